@@ -1,0 +1,37 @@
+//! Words and rules: values valid by construction, and the pure decisions over them.
+//!
+//! No IO, no async, no clock here. Whatever the time is, somebody passes it in.
+
+mod comparison;
+mod digest;
+mod event;
+mod finding;
+mod lock;
+mod objective;
+mod path;
+mod point;
+mod scenario;
+mod size;
+mod time;
+mod tree;
+mod verdict;
+
+pub use comparison::{Comparison, ComparisonError, Operator};
+pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
+pub use event::{
+    Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, EventOrderError, Phase, Plan, Probe, RestoredFacts, RunnerFacts,
+    SandboxFacts, SelectedPoint, Trigger, phase_lengths,
+};
+pub use finding::{Cause, CheckOutcome, CheckReport, Finding, FindingKind, Severity};
+pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
+pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
+pub use path::{PathError, RestorePath};
+pub use point::{ObjectRead, ObjectRef, PointForm, RecoveryPoint, RestoreChain, SelectError, Selector, Transport, select};
+pub use scenario::{
+    Addressing, CheckKind, CheckSpec, Criticality, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep,
+    Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, StorageLocation, TimeZone, Unlock,
+};
+pub use size::{ByteSize, SizeError};
+pub use time::{Elapsed, Period, PeriodError, Timestamp};
+pub use tree::{Aspect, EntryKind, FileEntry, TreeDifference, TreeSummary, Xattr, compare, differences};
+pub use verdict::{Verdict, conclude};

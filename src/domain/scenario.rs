@@ -1,0 +1,351 @@
+//! A scenario: what to restore, how, with which checks and objectives.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Comparison, LockMode, Objectives, Period};
+
+/// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ScenarioName(String);
+
+/// What is wrong with a name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` cannot name a scenario: use 1 to 64 of a-z, 0-9, - and _, beginning with a letter or digit")]
+pub struct ScenarioNameError(String);
+
+impl FromStr for ScenarioName {
+    type Err = ScenarioNameError;
+    fn from_str(text: &str) -> Result<Self, ScenarioNameError> {
+        let good = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+            && !text.starts_with(['-', '_']);
+        if good { Ok(Self(text.to_owned())) } else { Err(ScenarioNameError(text.to_owned())) }
+    }
+}
+
+impl TryFrom<String> for ScenarioName {
+    type Error = ScenarioNameError;
+    fn try_from(text: String) -> Result<Self, ScenarioNameError> {
+        text.parse()
+    }
+}
+
+impl From<ScenarioName> for String {
+    fn from(name: ScenarioName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for ScenarioName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How much depends on the system: 45 CFR 164.308(a)(7)(ii)(E), applications and data criticality analysis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Criticality {
+    /// Care stops without it.
+    Critical,
+    /// Care suffers within hours.
+    High,
+    /// Care suffers within days.
+    Moderate,
+    /// It can wait.
+    Low,
+}
+
+impl fmt::Display for Criticality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Criticality::Critical => "critical",
+            Criticality::High => "high",
+            Criticality::Moderate => "moderate",
+            Criticality::Low => "low",
+        })
+    }
+}
+
+/// The contingency plan that the scenario belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRef {
+    /// The plan's id.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// An IANA time zone name that exists, as `America/Chicago`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeZone(pub String);
+
+/// When drills are due: five fields, as crontab(5) means them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// The five fields, valid.
+    pub cron: String,
+    /// In which zone.
+    pub time_zone: TimeZone,
+}
+
+/// Where backups are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageLocation {
+    /// An S3-compatible bucket.
+    S3 {
+        /// Its name.
+        bucket: String,
+        /// Prefix, without leading slash; empty or ending in a slash.
+        prefix: String,
+    },
+    /// A local directory.
+    File {
+        /// Absolute.
+        path: PathBuf,
+    },
+}
+
+/// How an S3 bucket is addressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Addressing {
+    /// `https://endpoint/bucket/key`: what most S3-compatible servers want.
+    #[default]
+    Path,
+    /// `https://bucket.endpoint/key`.
+    VirtualHost,
+}
+
+/// Where a secret is found: never the secret itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// `file:PATH`
+    File(PathBuf),
+    /// `env:NAME`
+    Env(String),
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretRef::File(path) => write!(f, "file:{}", path.display()),
+            SecretRef::Env(name) => write!(f, "env:{name}"),
+        }
+    }
+}
+
+/// A backup storage and how to read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Where.
+    pub location: StorageLocation,
+    /// Endpoint URL of an S3-compatible server; AWS where absent.
+    pub endpoint: Option<String>,
+    /// Region; `us-east-1` where absent and the environment names none.
+    pub region: Option<String>,
+    /// Whether plain HTTP may be used.
+    pub allow_http: bool,
+    /// A file of PEM certificates that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A profile of the shared AWS files to take credentials from.
+    pub profile: Option<String>,
+    /// Path style or virtual host style.
+    pub addressing: Addressing,
+    /// Name pattern of bare objects below the prefix; `None` for sealed sets.
+    pub points: Option<String>,
+    /// Zone of the times in object names; UTC where absent.
+    pub points_time_zone: Option<TimeZone>,
+    /// How far back gaps between recovery points are looked for, seconds.
+    pub look_back: Period,
+    /// What the stored objects must be.
+    pub policy: Policy,
+}
+
+/// What stored objects must be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether every object must be encrypted by its producer.
+    pub encrypted: bool,
+    /// The lock that every object version in the chain must have.
+    pub lock: Option<LockRequirement>,
+}
+
+/// A required object lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockRequirement {
+    /// At least this mode.
+    pub mode: LockMode,
+    /// At least this long from the drill's start, seconds.
+    pub remaining: Period,
+}
+
+/// The keys that open the backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unlock {
+    /// age or SSH identities.
+    pub identities: Vec<SecretRef>,
+    /// Public keys of the producers whose signature on a manifest is trusted.
+    pub trusted_producers: Vec<PathBuf>,
+}
+
+/// Where a restore's bytes live while the drill lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ScratchKind {
+    /// A private tmpfs: memory only, gone with the sandbox.
+    #[default]
+    Tmpfs,
+    /// A plain directory on disk: survives a power cut, and the report says so.
+    Directory,
+}
+
+/// What a drill may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Memory of what runs inside; scratch in memory counts as well.
+    pub memory: ByteSize,
+    /// Processes inside.
+    pub processes: u32,
+    /// Kind of scratch.
+    pub scratch: ScratchKind,
+    /// Directory for [`ScratchKind::Directory`].
+    pub scratch_path: Option<PathBuf>,
+    /// Bytes of scratch.
+    pub scratch_size: ByteSize,
+    /// Longest time for the whole drill, seconds.
+    pub time: Period,
+    /// Most entries a restore may make.
+    pub max_files: u64,
+    /// Most plaintext bytes for one byte in storage.
+    pub max_ratio: u64,
+    /// Deepest path, in components.
+    pub max_depth: u32,
+}
+
+impl Default for ResourceLimits {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::gib(2),
+            processes: 256,
+            scratch: ScratchKind::Tmpfs,
+            scratch_path: None,
+            scratch_size: ByteSize::gib(8),
+            time: Period::from_secs(4 * 3_600),
+            max_files: 50_000_000,
+            max_ratio: 1_000,
+            max_depth: 128,
+        }
+    }
+}
+
+/// One step of a restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestoreStep {
+    /// Unseal and unpack, by the native pipeline.
+    Archive,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckSpec {
+    /// Its name; the kind where the scenario gives none.
+    pub name: String,
+    /// What it asks.
+    pub kind: CheckKind,
+}
+
+/// What a check asks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CheckKind {
+    /// The restored tree against the manifest.
+    Manifest,
+    /// Files of the restored tree.
+    Files {
+        /// Glob over paths below the restored root: `*` within a component, `**` across.
+        pattern: String,
+        /// How many match; at least one where nothing is said.
+        count: Option<Comparison>,
+        /// Their bytes together.
+        bytes: Option<Comparison>,
+        /// The newest of them was modified within this time before the drill.
+        newest: Option<Period>,
+    },
+    /// A command in the sandbox, working directory at the restored root.
+    Command {
+        /// Program and arguments; no shell.
+        command: Vec<String>,
+        /// The exit status that means yes.
+        exit: i32,
+        /// A regular expression that standard output must match.
+        stdout: Option<String>,
+    },
+    /// The newest data: this is the measured RPO.
+    Freshness {
+        /// Where to look.
+        from: FreshnessSource,
+    },
+}
+
+impl CheckKind {
+    /// As the scenario writes it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            CheckKind::Manifest => "manifest",
+            CheckKind::Files { .. } => "files",
+            CheckKind::Command { .. } => "command",
+            CheckKind::Freshness { .. } => "freshness",
+        }
+    }
+}
+
+/// Where the newest data is looked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FreshnessSource {
+    /// The latest modification time of the regular files that match.
+    FileTimes {
+        /// Glob over paths.
+        pattern: String,
+    },
+    /// The latest instant in one field of the JSON (one document or lines) or CSV files that match.
+    Field {
+        /// Glob over paths.
+        pattern: String,
+        /// Column name, or dotted path into JSON.
+        field: String,
+    },
+}
+
+/// What to restore, how, with which checks and objectives. Valid by construction: made by `config` from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Its name.
+    pub name: ScenarioName,
+    /// What the contingency plan calls the system.
+    pub system: String,
+    /// How much depends on it.
+    pub criticality: Criticality,
+    /// The contingency plan it belongs to.
+    pub plan: Option<PlanRef>,
+    /// RPO and RTO.
+    pub objectives: Objectives,
+    /// When it is due.
+    pub schedule: Option<Schedule>,
+    /// Where its backups are.
+    pub source: Source,
+    /// What opens them.
+    pub unlock: Unlock,
+    /// What it may use.
+    pub limits: ResourceLimits,
+    /// How it is restored, in order.
+    pub restore: Vec<RestoreStep>,
+    /// What is asked.
+    pub checks: Vec<CheckSpec>,
+    /// age recipients of the annex with the details that may be patient data.
+    pub annex_recipients: Vec<String>,
+    /// The file's exact text: its digest is the plan that the drill was run under.
+    pub text: String,
+}
