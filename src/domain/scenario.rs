@@ -344,8 +344,6 @@ pub struct Scenario {
     pub restore: Vec<RestoreStep>,
     /// What is asked.
     pub checks: Vec<CheckSpec>,
-    /// age recipients of the annex with the details that may be patient data.
-    pub annex_recipients: Vec<String>,
     /// The file's exact text: its digest is the plan that the drill was run under.
     pub text: String,
 }

@@ -53,7 +53,12 @@ const FIELDS: [Field; 5] = [
     Field { name: "minute", first: 0, last: 59, names: &[] },
     Field { name: "hour", first: 0, last: 23, names: &[] },
     Field { name: "day of month", first: 1, last: 31, names: &[] },
-    Field { name: "month", first: 1, last: 12, names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"] },
+    Field {
+        name: "month",
+        first: 1,
+        last: 12,
+        names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+    },
     // 7 is Sunday as well
     Field { name: "day of week", first: 0, last: 7, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] },
 ];
@@ -89,11 +94,16 @@ impl FromStr for Crontab {
         let weekday_names = weekdays.iter().map(|day| WEEKDAYS[*day as usize]).collect::<Vec<_>>().join(",");
         let make = |days: &str, weekdays: &str| {
             let line = format!("0 {} {} {days} {} {weekdays} *", list(&sets[0]), list(&sets[1]), list(&sets[3]));
-            cron::Schedule::from_str(&line).map_err(|e| CrontabError::Field { field: "schedule", text: text.to_owned(), why: e.to_string() })
+            cron::Schedule::from_str(&line).map_err(|e| CrontabError::Field {
+                field: "schedule",
+                text: text.to_owned(),
+                why: e.to_string(),
+            })
         };
         // crontab(5): with both day fields restricted, either may match; a field is restricted unless it begins with `*`
         let both = !fields[2].starts_with('*') && !fields[4].starts_with('*');
-        let schedules = if both { vec![make(&list(&sets[2]), "*")?, make("*", &weekday_names)?] } else { vec![make(&list(&sets[2]), &weekday_names)?] };
+        let schedules =
+            if both { vec![make(&list(&sets[2]), "*")?, make("*", &weekday_names)?] } else { vec![make(&list(&sets[2]), &weekday_names)?] };
         let crontab = Self { schedules, text: text.trim().to_owned() };
         if crontab.next_after(Timestamp::from_unix(1_704_067_200), &TimeZone::UTC).is_none() {
             return Err(CrontabError::Never);
@@ -158,8 +168,14 @@ fn expand(field: &Field, text: &str) -> Result<BTreeSet<u32>, CrontabError> {
         if let Some(at) = field.names.iter().position(|name| *name == lower) {
             return Ok(at as u32 + field.first);
         }
-        let value: u32 = word.parse().map_err(|_| bad(format!("`{word}` is not a number{}", if field.names.is_empty() { "" } else { " or a three-letter name" })))?;
-        if (field.first..=field.last).contains(&value) { Ok(value) } else { Err(bad(format!("{value} is outside {}–{}", field.first, field.last))) }
+        let value: u32 = word
+            .parse()
+            .map_err(|_| bad(format!("`{word}` is not a number{}", if field.names.is_empty() { "" } else { " or a three-letter name" })))?;
+        if (field.first..=field.last).contains(&value) {
+            Ok(value)
+        } else {
+            Err(bad(format!("{value} is outside {}–{}", field.first, field.last)))
+        }
     };
     // for ranges and stars the second Sunday would only count twice
     let last = if field.last == 7 { 6 } else { field.last };
@@ -228,13 +244,19 @@ mod tests {
     #[test]
     fn two_restricted_day_fields_mean_either() {
         let either = upcoming("0 0 13 * 5", &TimeZone::UTC, "2026-11-21T00:00:00Z", 4);
-        assert_eq!(either, ["Fri 2026-11-27 00:00+00:00", "Fri 2026-12-04 00:00+00:00", "Fri 2026-12-11 00:00+00:00", "Sun 2026-12-13 00:00+00:00"]);
+        assert_eq!(
+            either,
+            ["Fri 2026-11-27 00:00+00:00", "Fri 2026-12-04 00:00+00:00", "Fri 2026-12-11 00:00+00:00", "Sun 2026-12-13 00:00+00:00"]
+        );
     }
 
     #[test]
     fn the_quarterly_drill_is_quarterly() {
         let quarters = upcoming("0 3 1 1,4,7,10 *", &zone("America/Chicago"), "2026-11-21T00:00:00Z", 4);
-        assert_eq!(quarters, ["Fri 2027-01-01 03:00-06:00", "Thu 2027-04-01 03:00-05:00", "Thu 2027-07-01 03:00-05:00", "Fri 2027-10-01 03:00-05:00"]);
+        assert_eq!(
+            quarters,
+            ["Fri 2027-01-01 03:00-06:00", "Thu 2027-04-01 03:00-05:00", "Thu 2027-07-01 03:00-05:00", "Fri 2027-10-01 03:00-05:00"]
+        );
         assert_eq!(upcoming("@quarterly", &TimeZone::UTC, "2026-11-21T00:00:00Z", 1), ["Fri 2027-01-01 00:00+00:00"]);
     }
 
