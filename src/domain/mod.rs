@@ -10,6 +10,7 @@ mod lock;
 mod objective;
 mod path;
 mod point;
+mod recount;
 mod scenario;
 mod size;
 mod time;
@@ -27,6 +28,7 @@ pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use path::{PathError, RestorePath};
 pub use point::{ObjectRead, ObjectRef, PointForm, RecoveryPoint, RestoreChain, SelectError, Selector, Transport, select};
+pub use recount::{Recount, recount};
 pub use scenario::{
     Addressing, CheckKind, CheckSpec, Criticality, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep,
     Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, StorageLocation, TimeZone, Unlock,

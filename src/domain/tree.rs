@@ -156,6 +156,7 @@ pub enum Aspect {
 
 /// How two trees compare, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct TreeSummary {
     /// Entries alike in everything that both sides know.
     pub matched: u64,
