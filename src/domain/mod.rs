@@ -9,6 +9,7 @@ mod finding;
 mod lock;
 mod objective;
 mod path;
+mod pattern;
 mod point;
 mod recount;
 mod scenario;
@@ -27,6 +28,7 @@ pub use finding::{Cause, CheckOutcome, CheckReport, Finding, FindingKind, Severi
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use path::{PathError, RestorePath};
+pub use pattern::{NameMatch, PatternError, PointPattern};
 pub use point::{ObjectRead, ObjectRef, PointForm, RecoveryPoint, RestoreChain, SelectError, Selector, Transport, select};
 pub use recount::{Recount, recount};
 pub use scenario::{
