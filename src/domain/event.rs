@@ -269,7 +269,8 @@ pub enum DrillEventKind {
     },
     /// The data's age was measured.
     DataDated {
-        /// The newest data's instant.
+        /// The newest data's instant; `at` on paper is the event's own.
+        #[serde(rename = "data_as_of")]
         at: Timestamp,
         /// How it is known.
         source: CaptureSource,
@@ -532,7 +533,8 @@ mod tests {
 
     #[test]
     fn an_event_survives_json() {
-        for kind in [started(), finished(), DrillEventKind::BecameUsable] {
+        let dated = DrillEventKind::DataDated { at: Timestamp::from_unix(7), source: CaptureSource::Content };
+        for kind in [started(), finished(), dated, DrillEventKind::BecameUsable] {
             let event = event(0, 1, kind);
             let json = serde_json::to_string(&event).unwrap();
             assert_eq!(serde_json::from_str::<DrillEvent>(&json).unwrap(), event);

@@ -1,4 +1,10 @@
 //! The integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
+// `sample` is compiled into the library's unit tests too, where these are rooms of the crate
+use firedrill::{domain, evidence};
+#[path = "evidence.rs"]
+
 mod config;
 mod floors;
+mod sample;
+mod sealed;
