@@ -12,7 +12,7 @@ mod settings;
 pub use mistakes::{ConfigError, Mistake, Mistakes};
 pub use scenario::{load_scenario, parse_scenario};
 pub use scenario_file::ScenarioFile;
-pub use settings::{Environment, Origin, Overrides, Settings, SettingsFile, load_settings};
+pub use settings::{Origin, Overrides, Settings, SettingsFile, load_settings};
 
 /// The JSON Schema of scenario files, as published in `docs/schema/scenario.schema.json`.
 pub fn scenario_schema() -> serde_json::Value {

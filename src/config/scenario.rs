@@ -12,8 +12,8 @@ use super::scenario_file::{AddressingWord, CheckTable, CriticalityWord, LockWord
 use super::schema;
 use crate::domain::{
     Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Criticality, FreshnessSource, LockMode, LockRequirement, Objectives, Period,
-    PlanRef, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule, ScratchKind, SecretRef, Source, StorageLocation,
-    TimeZone, Unlock,
+    PlanRef, PointPattern, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule, ScratchKind, SecretRef, Source,
+    StorageLocation, TimeZone, Unlock,
 };
 use crate::schedule::Crontab;
 
@@ -190,7 +190,7 @@ impl Reader<'_> {
             }
         }
         if let Some(pattern) = &table.points {
-            let _ = pattern; // PATTERN-TODO
+            let _: Option<PointPattern> = self.parse("source.points", pattern);
         }
         let points_time_zone = table.points_time_zone.as_ref().and_then(|zone| self.zone("source.points_time_zone", zone));
         let lock = table.policy.lock.as_ref().and_then(|lock| {

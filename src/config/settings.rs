@@ -1,6 +1,5 @@
 //! Settings of the runner: defaults, then the file, then the environment, then flags.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -9,6 +8,7 @@ use toml::de::DeTable;
 
 use super::mistakes::{Collector, ConfigError};
 use super::schema;
+use crate::storage::Environment;
 
 /// `firedrill.toml`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -58,34 +58,6 @@ pub struct ScenariosTable {
 pub struct StateTable {
     /// Directory; "/var/lib/firedrill" for root, else "~/.local/state/firedrill".
     pub directory: Option<String>,
-}
-
-/// The environment, read once by `app` and passed down.
-#[derive(Clone, Default)]
-pub struct Environment {
-    variables: BTreeMap<String, String>,
-}
-
-impl Environment {
-    /// Of these variables.
-    pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { variables: variables.into_iter().collect() }
-    }
-    /// One variable; an empty one counts as absent.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str).filter(|v| !v.is_empty())
-    }
-    /// All of them.
-    pub fn variables(&self) -> &BTreeMap<String, String> {
-        &self.variables
-    }
-}
-
-impl std::fmt::Debug for Environment {
-    /// Names only: values may be secrets.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.variables.keys()).finish()
-    }
 }
 
 /// Where a setting came from.

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use firedrill::config::{
-    ConfigError, Environment, Mistakes, Origin, Overrides, load_settings, parse_scenario, scenario_schema, settings_schema,
-};
+use firedrill::config::{ConfigError, Mistakes, Origin, Overrides, load_settings, parse_scenario, scenario_schema, settings_schema};
 use firedrill::domain::{CheckKind, LockMode, Period, Scenario, SecretRef, StorageLocation};
+use firedrill::storage::Environment;
 
 const FULL: &str = r#"
 name        = "ehr"
