@@ -1,2 +1,5 @@
 //! The runner.
-fn main() {}
+fn main() {
+    // First of all: the sandbox's helper must have one thread.
+    firedrill::sandbox::become_helper_if_asked();
+}

@@ -9,3 +9,4 @@ mod sealed;
 
 // `sample` is compiled into the library's unit tests too, where these are rooms of the crate
 use firedrill::{domain, evidence};
+mod sandbox;
