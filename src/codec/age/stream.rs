@@ -190,25 +190,23 @@ pub struct SegmentReader<'a, R> {
     /// Plaintext bytes to leave out at the beginning.
     skip: usize,
     left: u64,
-    sealed: Box<[u8]>,
     plain: Box<[u8]>,
     at: usize,
     end: usize,
 }
 
-impl<'a, R: Read> SegmentReader<'a, R> {
+impl<'a, R: BufRead> SegmentReader<'a, R> {
     /// Reads `length` plaintext bytes from `offset` on. `input` delivers the sealed chunks from the one on that holds
-    /// `offset`; `sealed_size` is the size of the whole sealed payload.
+    /// `offset`, and its buffer always holds whole chunks, so that they are opened where they lie; `sealed_size` is the
+    /// size of the whole sealed payload.
     pub fn new(input: R, payload: &'a Payload, sealed_size: u64, offset: u64, length: u64) -> Self {
-        let chunk = offset / CHUNK as u64;
         Self {
             input,
             payload,
-            chunk,
+            chunk: offset / CHUNK as u64,
             chunks: sealed_size.div_ceil(SEALED_CHUNK as u64),
             skip: (offset % CHUNK as u64) as usize,
             left: length,
-            sealed: vec![0; SEALED_CHUNK].into(),
             plain: vec![0; CHUNK].into(),
             at: 0,
             end: 0,
@@ -216,7 +214,7 @@ impl<'a, R: Read> SegmentReader<'a, R> {
     }
 }
 
-impl<R: Read> Read for SegmentReader<'_, R> {
+impl<R: BufRead> Read for SegmentReader<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let n = available.len().min(buf.len());
@@ -226,18 +224,20 @@ impl<R: Read> Read for SegmentReader<'_, R> {
     }
 }
 
-impl<R: Read> BufRead for SegmentReader<'_, R> {
+impl<R: BufRead> BufRead for SegmentReader<'_, R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.at == self.end && self.left > 0 {
             if self.chunk >= self.chunks {
                 return Err(CodecError::Truncated { layer: Layer::Age, detail: "a segment reaches past its end" }.into());
             }
-            let size = read_full(&mut self.input, &mut self.sealed)?;
+            let available = self.input.fill_buf()?;
+            let size = available.len().min(SEALED_CHUNK);
             let last = self.chunk + 1 == self.chunks;
             if size < SEALED_CHUNK && !last {
                 return Err(CodecError::Truncated { layer: Layer::Age, detail: "it ends within a segment" }.into());
             }
-            let length = self.payload.open(self.chunk, last, &self.sealed[..size], &mut self.plain)?;
+            let length = self.payload.open(self.chunk, last, &available[..size], &mut self.plain)?;
+            self.input.consume(size);
             self.chunk += 1;
             self.at = self.skip.min(length);
             self.skip = 0;
