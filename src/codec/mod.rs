@@ -1,1 +1,17 @@
-//! (room to be furnished)
+//! Sealed bytes to entries: layer detection, age, decompression, tar; the sealed set's manifest and index.
+//!
+//! `Read` in, `Read` out: no network, no clock, no environment, and no file system either. Every error that comes out of
+//! these readers is an [`std::io::Error`] that holds a [`CodecError`] where the bytes are to blame; any other error is the
+//! source's own, untouched. [`fault`] tells them apart.
+
+pub mod age;
+mod decompress;
+mod detect;
+mod error;
+pub mod index;
+pub mod manifest;
+pub mod tar;
+
+pub use decompress::{Compression, decompressor};
+pub use detect::{Layer, PREFIX, detect};
+pub use error::{CodecError, Fault, Limit, fault};

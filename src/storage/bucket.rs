@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -23,7 +24,7 @@ use super::error::{StorageError, of_http, of_object_store};
 use super::http::{Connector, HeaderFacts, Seen};
 use super::retry::{Failure, Patience};
 use super::{Depth, Environment, Listing, Now, Settings, Tuning, can_be_requested, xml};
-use crate::domain::{Addressing, LockMode, ObjectRef, Period, Timestamp, Transport};
+use crate::domain::{Addressing, LockMode, LockState, ObjectRef, Period, Timestamp, Transport};
 
 /// Largest answer to a call that is no GetObject.
 const ANSWER_LIMIT: usize = 16 << 20;
@@ -44,6 +45,10 @@ pub struct Bucket {
     credentials: &'static str,
     tuning: Tuning,
 }
+
+/// A name that does not resolve, or a port where nobody listens, will not get better while we wait. Once a server has
+/// answered, it may well come back.
+const FIRST_CONTACT: Duration = Duration::from_secs(3);
 
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -450,7 +455,8 @@ impl Bucket {
     }
 
     pub(super) fn patience(&self) -> Patience {
-        Patience::for_requests(&self.tuning)
+        let patience = Patience::for_requests(&self.tuning);
+        if self.seen.answered() { patience } else { Patience { unreachable: patience.total.min(FIRST_CONTACT), ..patience } }
     }
 
     async fn send_text(&self, call: Call<'_>) -> Result<String, Failure> {
@@ -578,5 +584,75 @@ pub(super) fn lock_mode(word: &str) -> Option<LockMode> {
         "COMPLIANCE" => Some(LockMode::Compliance),
         "GOVERNANCE" => Some(LockMode::Governance),
         _ => None,
+    }
+}
+
+/// What the words of a header or a document say about retention; `None` where they say nothing at all.
+pub fn lock_state(mode: Option<&str>, until: Option<&str>) -> Option<LockState> {
+    let unknown = |reason: &str| LockState::Unknown { reason: reason.to_owned() };
+    Some(match (mode, until) {
+        (None, None) => return None,
+        (Some(_), None) => unknown("the server shows a mode without a date"),
+        (None, Some(_)) => unknown("the server shows a date without a mode"),
+        (Some(mode), Some(until)) => match (lock_mode(mode), xml::instant(until)) {
+            (Some(mode), Some(until)) => LockState::Locked { mode, until },
+            (None, _) => unknown("the server shows a mode that S3 does not have"),
+            (_, None) => unknown("the server shows a date that is not ISO 8601"),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_cannot_be_read_is_unknown() {
+        let date = "2026-11-21T18:46:36.000000000Z";
+        assert_eq!(lock_state(None, None), None);
+        assert!(matches!(lock_state(Some("COMPLIANCE"), Some(date)), Some(LockState::Locked { mode: LockMode::Compliance, .. })));
+        for (mode, until) in [
+            (Some("COMPLIANCE"), Some("Sat, 21 Nov 2026 18:46:36 GMT")),
+            (Some("FOREVER"), Some(date)),
+            (Some("COMPLIANCE"), None),
+            (None, Some(date)),
+        ] {
+            assert!(matches!(lock_state(mode, until), Some(LockState::Unknown { .. })), "{mode:?} {until:?}");
+        }
+    }
+
+    fn settings(endpoint: &str) -> Settings {
+        Settings { endpoint: Some(endpoint.into()), ..Settings::default() }
+    }
+
+    fn connect(settings: &Settings) -> Result<Bucket, StorageError> {
+        let env = Environment::new([("AWS_ACCESS_KEY_ID".into(), "id".into()), ("AWS_SECRET_ACCESS_KEY".into(), "hunter2".into())]);
+        Bucket::connect("b", settings, &env, Arc::new(|| Timestamp::from_unix(0)))
+    }
+
+    #[test]
+    fn plain_http_only_when_allowed() {
+        let plain = settings("http://127.0.0.1:9");
+        assert!(matches!(connect(&plain), Err(StorageError::PlainHttpNotAllowed { .. })));
+        let bucket = connect(&Settings { allow_http: true, ..plain }).unwrap();
+        assert_eq!(bucket.transport().encrypted, Some(false));
+        assert!(!format!("{bucket:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn endpoints_that_cannot_work_are_refused() {
+        for bad in ["s3.example.org", "ftp://h", "https://user:hunter2@h", "https://h?x=1"] {
+            let error = connect(&settings(bad)).unwrap_err();
+            assert!(matches!(error, StorageError::Settings { .. }), "{bad}");
+            assert!(!format!("{error:?} {error}").contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn virtual_hosts_put_the_bucket_into_the_name() {
+        let bucket = connect(&Settings { addressing: Addressing::VirtualHost, ..settings("https://s3.example.org") }).unwrap();
+        assert_eq!(bucket.base, "https://b.s3.example.org");
+        assert_eq!(connect(&settings("https://s3.example.org/")).unwrap().base, "https://s3.example.org/b");
+        assert_eq!(connect(&Settings::default()).unwrap().base, "https://s3.us-east-1.amazonaws.com/b");
     }
 }

@@ -3,6 +3,7 @@
 //! [`Wire`] sits below `object_store` and below our own signed calls. It copies the facts that S3 puts into headers into
 //! the response's extensions, which `object_store` hands through, and turns every refusal into a typed error.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,11 +66,16 @@ pub(super) struct Seen {
     pub tls: tls::Observed,
     /// Server clock minus ours at the last answer that said a time.
     pub clock_offset: Mutex<Option<i64>>,
+    /// Whether there was any answer yet.
+    answered: AtomicBool,
 }
 
 impl Seen {
     pub(super) fn tls(&self) -> TlsFacts {
         self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    pub(super) fn answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
     pub(super) fn clock_offset(&self) -> Option<i64> {
         *self.clock_offset.lock().unwrap_or_else(PoisonError::into_inner)
@@ -115,7 +121,8 @@ impl Connector {
             .tcp_keepalive(Duration::from_secs(30))
             // no timeout for the whole body: a large object takes hours
             .pool_idle_timeout(Duration::from_secs(60));
-        if let Some(proxy) = &self.proxy {
+        // instance metadata lies on this host's own link, never behind a proxy
+        if let Some(proxy) = self.proxy.as_ref().filter(|_| observe) {
             builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(unusable)?);
         }
         let inner = HttpClient::new(builder.build().map_err(unusable)?);
@@ -156,6 +163,9 @@ impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let mut response = self.inner.execute(request).await?;
         let our_time: Timestamp = (self.now)();
+        if let Some(seen) = &self.seen {
+            seen.answered.store(true, Ordering::Relaxed);
+        }
         if let Some(seen) = &self.seen
             && let Some(theirs) = response.headers().get("date").and_then(|v| v.to_str().ok()).and_then(http_date)
         {

@@ -23,11 +23,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use bucket::{Body, Bucket, BucketLock, Head, Retention, Wanted};
+pub use bucket::{Body, Bucket, BucketLock, Head, Retention, Wanted, lock_state};
 pub use directory::{Directory, LocalFile};
 pub use error::{Source as ErrorSource, StorageError};
 pub use http::HeaderFacts;
-pub use retry::Patience;
+pub use retry::{Failure, Patience};
 pub use writer::{BucketWriter, PartTag, Upload};
 
 use crate::domain::{Addressing, ObjectRef, Source, Timestamp};

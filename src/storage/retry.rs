@@ -15,16 +15,38 @@ pub struct Patience {
     pub first_pause: Duration,
     /// Longest pause.
     pub longest_pause: Duration,
+    /// Give up after this long where there is no connection at all.
+    pub unreachable: Duration,
 }
+
+/// A garbled answer can be the network's doing. The same one again is the server's.
+const GARBLED_ANSWERS: u32 = 3;
 
 impl Patience {
     /// For one small request.
     pub fn for_requests(tuning: &Tuning) -> Self {
-        Self { total: tuning.request_patience, first_pause: tuning.first_pause, longest_pause: tuning.longest_pause }
+        Self {
+            total: tuning.request_patience,
+            first_pause: tuning.first_pause,
+            longest_pause: tuning.longest_pause,
+            unreachable: tuning.request_patience,
+        }
     }
     /// For reading on where a download stopped.
     pub fn for_reading(tuning: &Tuning) -> Self {
-        Self { total: tuning.patience, ..Self::for_requests(tuning) }
+        Self { total: tuning.patience, unreachable: tuning.patience, ..Self::for_requests(tuning) }
+    }
+
+    /// The pause before another try, or `None` where there should be none. `tries` failed so far without any progress, and
+    /// `waited` was spent in pauses between them.
+    pub fn next(&self, failure: &Failure, tries: u32, waited: Duration) -> Option<Duration> {
+        let worth_it = match &failure.error {
+            error if !error.is_transient() => false,
+            StorageError::BadAnswer { .. } => tries < GARBLED_ANSWERS,
+            StorageError::Unreachable { .. } => waited < self.unreachable,
+            _ => true,
+        };
+        worth_it.then(|| self.pause(tries, spread(), failure.retry_after))
     }
 
     /// The pause before try number `tries + 1`. Spread by `spread`, so that parallel readers do not return in step.
@@ -45,15 +67,15 @@ impl Patience {
     {
         let mut last = None;
         let all_tries = async {
-            let mut tries = 0u32;
+            let (mut tries, mut waited) = (0u32, Duration::ZERO);
             loop {
                 match attempt().await {
                     Ok(value) => return Ok(value),
-                    Err(failure) if !failure.error.is_transient() => return Err(failure.error),
                     Err(failure) => {
-                        let pause = self.pause(tries, spread(), failure.retry_after);
+                        let Some(pause) = self.next(&failure, tries, waited) else { return Err(failure.error) };
                         last = Some(failure.error);
                         tries += 1;
+                        waited += pause;
                         tokio::time::sleep(pause).await;
                     }
                 }
@@ -98,7 +120,8 @@ mod tests {
     use std::cell::Cell;
 
     fn patience(total_ms: u64) -> Patience {
-        Patience { total: Duration::from_millis(total_ms), first_pause: Duration::from_millis(1), longest_pause: Duration::from_millis(4) }
+        let total = Duration::from_millis(total_ms);
+        Patience { total, first_pause: Duration::from_millis(1), longest_pause: Duration::from_millis(4), unreachable: total }
     }
 
     fn busy() -> Failure {
@@ -137,9 +160,27 @@ mod tests {
         assert!(matches!(answer, Err(StorageError::Throttled { .. })));
     }
 
+    #[tokio::test]
+    async fn a_garbled_answer_is_not_asked_for_for_ever() {
+        let tries = Cell::new(0);
+        let answer: Result<(), _> = patience(10_000)
+            .run(|| {
+                tries.set(tries.get() + 1);
+                async { Err(StorageError::BadAnswer { operation: "GetObject", why: "odd".into() }.into()) }
+            })
+            .await;
+        assert!(matches!(answer, Err(StorageError::BadAnswer { .. })));
+        assert_eq!(tries.get(), 4);
+    }
+
     #[test]
     fn pauses_grow_to_a_bound_and_obey_the_server() {
-        let p = Patience { total: Duration::MAX, first_pause: Duration::from_millis(100), longest_pause: Duration::from_secs(2) };
+        let p = Patience {
+            total: Duration::MAX,
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(2),
+            unreachable: Duration::MAX,
+        };
         assert!(p.pause(0, 32, None) <= Duration::from_millis(125));
         assert!(p.pause(30, 63, None) <= Duration::from_millis(2_500));
         assert_eq!(p.pause(0, 0, Some(Duration::from_secs(5))), Duration::from_secs(5));

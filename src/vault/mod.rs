@@ -1,1 +1,319 @@
-//! (room to be furnished)
+//! The vault view: the backup storage as a drill may see it.
+//!
+//! It lists recovery points, pins object versions, reads them, and writes down what was read. There is no way to write or
+//! delete through this room: it is built over [`ReadStore`], which has no such method, and over the reading half of
+//! `storage`. No backup is opened here either; bytes come out as they are stored.
+
+mod chain;
+mod error;
+mod points;
+mod read_only;
+mod reader;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+
+pub use chain::Digests;
+pub use error::VaultError;
+pub use points::{BrokenPoint, PointList};
+pub use read_only::ReadStore;
+pub use reader::SealedObject;
+
+use chain::{ChainLog, Entry, Recorded};
+use read_only::{Local, S3};
+use reader::Fetch;
+
+use crate::domain::{LockFacts, ObjectRef, PointPattern, Pseudonym, RestoreChain, Source, StorageLocation, TimeZone, Transport};
+use crate::storage::{Bucket, Directory, Environment, Now, Patience, Settings, StorageError};
+
+/// The storage of one scenario as a drill may see it. Cheap to clone; clones share their chain.
+#[derive(Clone)]
+pub struct VaultView {
+    store: Arc<dyn ReadStore>,
+    log: Arc<ChainLog>,
+    prefix: String,
+    pattern: Option<PointPattern>,
+    zone: Option<TimeZone>,
+    runtime: Handle,
+}
+
+impl fmt::Debug for VaultView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VaultView").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// One object version that a drill reads from now on, whatever happens to the name.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    /// Key, size and time of storage of this version.
+    pub object: ObjectRef,
+    /// What it is for the restore.
+    pub role: String,
+    /// Version id; `None` where the store has no versions or does not say.
+    pub version: Option<String>,
+    /// Entity tag.
+    pub etag: Option<String>,
+    /// Its lock.
+    pub lock: LockFacts,
+    /// `x-amz-object-lock-*` headers that this firedrill does not know, verbatim.
+    pub lock_other: Vec<(String, String)>,
+    /// Storage class, where the server says one.
+    pub storage_class: Option<String>,
+    /// Encryption at rest that the server reports.
+    pub server_encryption: Option<String>,
+    entry: Arc<Entry>,
+}
+
+/// Whether readers compute SHA-256 beside BLAKE3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Digesting {
+    /// BLAKE3 only: where a manifest has the SHA-256 of the same bytes.
+    Blake3,
+    /// Both.
+    Both,
+}
+
+impl VaultView {
+    /// Connects to the storage of `source`. Asks the network nothing yet.
+    ///
+    /// # Errors
+    /// [`VaultError`] for settings that cannot work, missing credentials, a directory that does not exist.
+    pub async fn open(source: &Source, env: &Environment, now: Now) -> Result<Self, VaultError> {
+        Self::open_with(source, &Settings::from(source), env, now).await
+    }
+
+    /// As [`VaultView::open`], with other limits than the usual ones.
+    ///
+    /// # Errors
+    /// As [`VaultView::open`].
+    pub async fn open_with(source: &Source, settings: &Settings, env: &Environment, now: Now) -> Result<Self, VaultError> {
+        let (store, prefix): (Arc<dyn ReadStore>, _) = match &source.location {
+            StorageLocation::S3 { bucket, prefix } => (Arc::new(S3::new(Bucket::connect(bucket, settings, env, now)?)), prefix.clone()),
+            StorageLocation::File { path } => (Arc::new(Local::new(Directory::open(path)?)), String::new()),
+        };
+        let pattern = source.points.as_deref().map(str::parse).transpose()?;
+        Ok(Self::over(store, prefix, pattern, source.points_time_zone.clone()))
+    }
+
+    /// Over any store: the seam for layers and tests. Must be called within a tokio runtime.
+    pub fn over(store: Arc<dyn ReadStore>, prefix: String, pattern: Option<PointPattern>, zone: Option<TimeZone>) -> Self {
+        let log = Arc::new(ChainLog::default());
+        let store = Arc::new(Recorded { below: store, log: Arc::clone(&log) });
+        Self { store, log, prefix, pattern, zone, runtime: Handle::current() }
+    }
+
+    /// All recovery points below the prefix.
+    ///
+    /// # Errors
+    /// [`VaultError`] where the storage cannot be listed. A single bad point is no error: it is in the list as such.
+    pub async fn points(&self) -> Result<PointList, VaultError> {
+        match &self.pattern {
+            Some(pattern) => points::bare(&*self.store, &self.prefix, pattern, self.zone.as_ref()).await,
+            None => points::sealed(&self.store, &self.prefix).await,
+        }
+    }
+
+    /// Looks whether there is an object at `key`.
+    ///
+    /// # Errors
+    /// [`VaultError`] where the storage cannot be asked.
+    pub async fn find(&self, key: &str) -> Result<Option<ObjectRef>, VaultError> {
+        match self.store.head(key, None).await {
+            Ok(head) => Ok(Some(ObjectRef { key: key.to_owned(), size: head.size, stored_at: head.stored_at })),
+            Err(StorageError::NoSuchObject) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Pins the latest version of an object, with its lock, and enters it into the chain. `role` says what it is for:
+    /// `manifest`, `index`, `part`, `object`.
+    ///
+    /// # Errors
+    /// [`VaultError::Missing`] where there is none; others.
+    pub async fn pin(&self, object: &ObjectRef, role: &str) -> Result<Pinned, VaultError> {
+        let head = match self.store.head(&object.key, None).await {
+            Ok(head) => head,
+            Err(StorageError::NoSuchObject) => return Err(VaultError::Missing { role: role.to_owned() }),
+            Err(other) => return Err(other.into()),
+        };
+        let lock = self.store.lock(&object.key, &head).await?;
+        let entry = self.log.enter(Entry::new(&object.key, role, &head, lock));
+        Ok(Pinned {
+            object: ObjectRef { key: object.key.clone(), size: head.size, stored_at: head.stored_at },
+            role: role.to_owned(),
+            version: entry.version.clone(),
+            etag: entry.etag.clone(),
+            lock: entry.lock.clone(),
+            lock_other: head.facts.lock_other,
+            storage_class: entry.storage_class.clone(),
+            server_encryption: entry.server_encryption.clone(),
+            entry,
+        })
+    }
+
+    /// Reads a whole pinned object into memory. Its digests, SHA-256 as well, go into the chain.
+    ///
+    /// # Errors
+    /// [`StorageError::TooLarge`] above `limit`; whatever goes wrong while reading.
+    pub async fn read(&self, pinned: &Pinned, limit: u64) -> Result<Bytes, VaultError> {
+        let size = pinned.entry.size;
+        if size > limit {
+            return Err(StorageError::TooLarge { limit }.into());
+        }
+        let patience = Patience::for_reading(&self.store.tuning());
+        let fetch = Fetch { store: Arc::clone(&self.store), entry: Arc::clone(&pinned.entry), patience };
+        let bytes = Bytes::from(fetch.part(0..size).await?.concat());
+        pinned.entry.set_digests(reader::digests_of(&bytes));
+        Ok(bytes)
+    }
+
+    /// A pinned object to read as a stream.
+    pub fn reader(&self, pinned: &Pinned, digesting: Digesting) -> SealedObject {
+        SealedObject {
+            store: Arc::clone(&self.store),
+            entry: Arc::clone(&pinned.entry),
+            runtime: self.runtime.clone(),
+            sha256: digesting == Digesting::Both,
+        }
+    }
+
+    /// What was pinned and read so far. `name` gives each key its pseudonym.
+    pub fn chain(&self, name: &dyn Fn(&str) -> Pseudonym) -> RestoreChain {
+        self.log.chain(name)
+    }
+
+    /// How the storage was reached, as far as that is known by now.
+    pub fn transport(&self) -> Transport {
+        self.store.transport()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::path::Path;
+
+    use super::*;
+    use crate::domain::{Addressing, Blake3, LockState, Period, Policy, Timestamp};
+
+    fn source(path: &Path, points: Option<&str>) -> Source {
+        Source {
+            location: StorageLocation::File { path: path.to_owned() },
+            endpoint: None,
+            region: None,
+            allow_http: false,
+            ca_file: None,
+            profile: None,
+            addressing: Addressing::Path,
+            points: points.map(str::to_owned),
+            points_time_zone: None,
+            look_back: Period::from_secs(86_400),
+            policy: Policy::default(),
+        }
+    }
+
+    async fn view(path: &Path, points: Option<&str>) -> VaultView {
+        VaultView::open(&source(path, points), &Environment::default(), Arc::new(|| Timestamp::from_unix(0))).await.unwrap()
+    }
+
+    fn name(_: &str) -> Pseudonym {
+        Pseudonym("object-1".into())
+    }
+
+    async fn drain(object: SealedObject) -> std::io::Result<Vec<u8>> {
+        tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            object.open(0..object.size())?.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        })
+        .await
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_local_file_is_read_and_entered_into_the_chain() {
+        let root = tempfile::tempdir().unwrap();
+        let data: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        std::fs::write(root.path().join("2026-11-20.tar.age"), &data).unwrap();
+        let view = view(root.path(), Some("{captured_at:%Y-%m-%d}.tar.age")).await;
+        let points = view.points().await.unwrap().points;
+        assert_eq!(points.len(), 1);
+        let pinned = view.pin(&points[0].objects[0], "object").await.unwrap();
+        assert!(matches!(pinned.lock.state, LockState::Unknown { .. }));
+        let object = view.reader(&pinned, Digesting::Both);
+        assert_eq!(object.digest(), None);
+        assert_eq!(drain(object.clone()).await.unwrap(), data);
+        assert_eq!(object.digest(), Some(Blake3(*blake3::hash(&data).as_bytes())));
+        let chain = view.chain(&name);
+        assert_eq!((chain.objects.len(), chain.bytes_read()), (1, 3_000_000));
+        assert_eq!(chain.objects[0].sha256_from.as_deref(), Some("read"));
+        assert_eq!(view.transport().encrypted, None);
+    }
+
+    #[tokio::test]
+    async fn half_a_file_gives_no_digest() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("f"), [7; 1000]).unwrap();
+        let view = view(root.path(), Some("*")).await;
+        let pinned = view.pin(&view.find("f").await.unwrap().unwrap(), "object").await.unwrap();
+        let object = view.reader(&pinned, Digesting::Blake3);
+        let part = object.clone();
+        let read = tokio::task::spawn_blocking(move || part.open(100..200).unwrap().read_to_end(&mut Vec::new()).unwrap());
+        assert_eq!(read.await.unwrap(), 100);
+        assert_eq!(object.digest(), None);
+        assert!(object.open(0..1001).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_or_goes_after_it_was_pinned_is_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("f");
+        std::fs::write(&path, "one").unwrap();
+        let view = view(root.path(), Some("*")).await;
+        let found = view.find("f").await.unwrap().unwrap();
+        let pinned = view.pin(&found, "part").await.unwrap();
+        std::fs::write(&path, "longer than one").unwrap();
+        let error = drain(view.reader(&pinned, Digesting::Blake3)).await.unwrap_err();
+        let error = error.downcast::<VaultError>().unwrap();
+        assert!(matches!(error, VaultError::ChangedWhileReading { .. }));
+        assert!(matches!(view.read(&pinned, 100).await, Err(VaultError::ChangedWhileReading { .. })));
+        std::fs::remove_file(&path).unwrap();
+        let error = drain(view.reader(&pinned, Digesting::Blake3)).await.unwrap_err().downcast::<VaultError>().unwrap();
+        assert!(matches!(error, VaultError::DeletedWhileReading { .. }));
+        assert_eq!(error.blame(), crate::domain::Cause::Backup);
+        assert!(matches!(view.pin(&found, "part").await, Err(VaultError::Missing { .. })));
+    }
+
+    #[tokio::test]
+    async fn upload_time_is_used_only_where_names_say_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        for file in ["ehr-2026-11-19.age", "ehr-2026-11-20.age", "ehr-test-2026-11-21.age"] {
+            std::fs::write(root.path().join(file), "x").unwrap();
+        }
+        // LIES 20: the older backup was uploaded again, last
+        let later = std::time::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
+        std::fs::File::open(root.path().join("ehr-2026-11-19.age")).unwrap().set_modified(later).unwrap();
+        let by_name = view(root.path(), Some("ehr-{captured_at:%Y-%m-%d}.age")).await.points().await.unwrap();
+        let ids: Vec<_> = by_name.points.iter().map(|p| p.id.as_str()).collect();
+        assert_eq!(ids, ["ehr-2026-11-19.age", "ehr-2026-11-20.age"]);
+        assert_eq!(by_name.other, 1);
+        let by_upload = view(root.path(), Some("ehr-*.age")).await.points().await.unwrap();
+        assert_eq!(by_upload.points.last().unwrap().captured_from, crate::domain::CaptureSource::UploadTime);
+    }
+
+    #[tokio::test]
+    async fn sets_without_a_usable_manifest_are_counted_and_named() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["2026-11-20T020000Z-0a1b2c3d", "2026-11-21T020000Z-0a1b2c3d", "lost+found", ".x.partial"] {
+            std::fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        std::fs::write(root.path().join("2026-11-21T020000Z-0a1b2c3d/manifest.json"), "{").unwrap();
+        let list = view(root.path(), None).await.points().await.unwrap();
+        assert_eq!((list.points.len(), list.half_written, list.other), (0, 2, 1));
+        assert_eq!(list.broken[0].id, "2026-11-21T020000Z-0a1b2c3d");
+    }
+}

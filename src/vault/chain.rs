@@ -1,0 +1,201 @@
+//! The restore chain: which object versions were read, and how much of each.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::read_only::ReadStore;
+use crate::domain::{Blake3, LockFacts, ObjectRead, Pseudonym, RestoreChain, Sha256, Timestamp, Transport};
+use crate::storage::{Body, Depth, Failure, Head, Listing, LocalFile, StorageError, Tuning, Wanted};
+
+/// One pinned object version, and what was read of it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub key: String,
+    pub role: String,
+    pub version: Option<String>,
+    pub etag: Option<String>,
+    pub size: u64,
+    pub stored_at: Timestamp,
+    pub lock: LockFacts,
+    pub storage_class: Option<String>,
+    pub server_encryption: Option<String>,
+    bytes: AtomicU64,
+    requests: AtomicU64,
+    digests: Mutex<Option<Digests>>,
+}
+
+/// Digests of all bytes of an object, in order, as they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digests {
+    /// BLAKE3.
+    pub blake3: Blake3,
+    /// SHA-256, where it was asked for.
+    pub sha256: Option<Sha256>,
+}
+
+impl Entry {
+    pub(super) fn new(key: &str, role: &str, head: &Head, lock: LockFacts) -> Self {
+        Self {
+            key: key.to_owned(),
+            role: role.to_owned(),
+            version: head.facts.version.clone(),
+            etag: head.etag.clone(),
+            size: head.size,
+            stored_at: head.stored_at,
+            lock,
+            storage_class: head.facts.storage_class.clone(),
+            server_encryption: head.facts.server_encryption.clone(),
+            bytes: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            digests: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(super) fn count_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+    pub(super) fn digests(&self) -> Option<Digests> {
+        *self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// A later, more complete digest replaces an earlier one.
+    pub(super) fn set_digests(&self, digests: Digests) {
+        let mut known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|k| k.sha256.is_none()) {
+            *known = Some(digests);
+        }
+    }
+
+    fn to_read(&self, name: &dyn Fn(&str) -> Pseudonym) -> ObjectRead {
+        let digests = self.digests();
+        let sha256 = digests.and_then(|d| d.sha256);
+        ObjectRead {
+            object: name(&self.key),
+            role: self.role.clone(),
+            version: self.version.clone(),
+            etag: self.etag.clone(),
+            size: self.size,
+            stored_at: self.stored_at,
+            bytes_read: self.bytes.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+            blake3: digests.map(|d| d.blake3),
+            sha256,
+            sha256_from: sha256.map(|_| "read".to_owned()),
+            lock: self.lock.clone(),
+            storage_class: self.storage_class.clone(),
+            server_encryption: self.server_encryption.clone(),
+        }
+    }
+}
+
+/// All pinned object versions, in the order they were pinned.
+#[derive(Debug, Default)]
+pub(super) struct ChainLog {
+    entries: Mutex<Vec<Arc<Entry>>>,
+}
+
+impl ChainLog {
+    /// The entry of this object version: the known one where it was pinned before.
+    pub(super) fn enter(&self, entry: Entry) -> Arc<Entry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = entries.iter().find(|e| e.key == entry.key && e.version == entry.version && e.etag == entry.etag);
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let entry = Arc::new(entry);
+        entries.push(Arc::clone(&entry));
+        entry
+    }
+
+    fn find(&self, wanted: &Wanted) -> Option<Arc<Entry>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().find(|e| e.key == wanted.key && e.version == wanted.version && e.etag == wanted.etag).cloned()
+    }
+
+    pub(super) fn chain(&self, name: &dyn Fn(&str) -> Pseudonym) -> RestoreChain {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        RestoreChain { objects: entries.iter().map(|e| e.to_read(name)).collect() }
+    }
+}
+
+/// The layer that writes down what is read: every request and every byte that arrives, also those of tries that broke off.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub below: Arc<dyn ReadStore>,
+    pub log: Arc<ChainLog>,
+}
+
+#[async_trait::async_trait]
+impl ReadStore for Recorded {
+    async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
+        self.below.list(prefix, depth, visit).await
+    }
+    async fn head(&self, key: &str, version: Option<&str>) -> Result<Head, StorageError> {
+        self.below.head(key, version).await
+    }
+    async fn get(&self, wanted: &Wanted) -> Result<Body, Failure> {
+        let entry = self.log.find(wanted);
+        if let Some(entry) = &entry {
+            entry.count_request();
+        }
+        let body = self.below.get(wanted).await?;
+        let stream = body.stream.inspect(move |frame| {
+            if let (Some(entry), Ok(bytes)) = (&entry, frame) {
+                entry.count_bytes(bytes.len());
+            }
+        });
+        Ok(Body { head: body.head, stream: stream.boxed() })
+    }
+    async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError> {
+        self.below.get_small(key, limit).await
+    }
+    async fn lock(&self, key: &str, head: &Head) -> Result<LockFacts, StorageError> {
+        self.below.lock(key, head).await
+    }
+    /// Whoever reads the file counts: there is no request to see from here.
+    fn file(&self, key: &str) -> Option<Result<LocalFile, StorageError>> {
+        self.below.file(key)
+    }
+    fn transport(&self) -> Transport {
+        self.below.transport()
+    }
+    fn tuning(&self) -> Tuning {
+        self.below.tuning()
+    }
+}
+
+/// Hashes bytes in order; the digests count only when all of them went through.
+pub(super) struct Hashing {
+    blake3: blake3::Hasher,
+    sha256: Option<aws_lc_rs::digest::Context>,
+}
+
+impl Hashing {
+    /// For a reader of `range`; nothing where that is not the whole object.
+    pub(super) fn of_whole(range: &Range<u64>, size: u64, sha256: bool) -> Option<Self> {
+        (*range == (0..size)).then(|| Self {
+            blake3: blake3::Hasher::new(),
+            sha256: sha256.then(|| aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256)),
+        })
+    }
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.blake3.update(bytes);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(bytes);
+        }
+    }
+    pub(super) fn finish(self) -> Digests {
+        let sha256 = self.sha256.map(|context| {
+            let mut out = [0; 32];
+            out.copy_from_slice(context.finish().as_ref());
+            Sha256(out)
+        });
+        Digests { blake3: Blake3(*self.blake3.finalize().as_bytes()), sha256 }
+    }
+}
