@@ -72,7 +72,7 @@ fn how_measured(report: &Report, objective: &str) -> Option<String> {
             let declared = recovery.declared;
             (declared.seconds > 0).then(|| format!("{} measured, {declared} declared for people", recovery.measured))
         }
-        "rpo" => measured.data_age.as_ref().map(|age| format!("by the {}", age.source)),
+        "rpo" => measured.data_age.as_ref().map(|age| format!("known from the {}", age.source)),
         _ => None,
     }
 }
@@ -138,7 +138,7 @@ pub fn line(event: &DrillEvent) -> String {
             format!("read {} of {objects}, {transport}", ByteSize(chain.bytes_read()))
         }
         DrillEventKind::CheckEnded { report } => format!("check {}: {} ({})", report.name, outcome(report.outcome), report.observed),
-        DrillEventKind::DataDated { at, source } => format!("data is of {}, by the {source}", at.to_human()),
+        DrillEventKind::DataDated { at, source } => format!("data is of {}, known from the {source}", at.to_human()),
         DrillEventKind::Found { finding } => {
             let severity = match finding.severity {
                 Severity::Fail => "fail",

@@ -218,7 +218,7 @@ impl ObjectiveView {
             }
             (Some(recovery), _) => format!("{} measured in the drill; nothing declared for people", recovery.measured),
             (None, Some(age)) if assessment.objective == "rpo" => {
-                format!("newest data of {}, by the {}", age.data_as_of.to_human(), age.source)
+                format!("data as of {}, known from the {}", age.data_as_of.to_human(), age.source)
             }
             (None, _) => "an objective is set, and the drill did not get far enough to measure it".to_owned(),
         };
@@ -295,7 +295,7 @@ fn backup(report: &Report) -> Vec<Row> {
             "Recovery point",
             format!("{} ({form}, {}, {})", point.point, counted(point.objects, "object"), ByteSize(point.size)),
         ));
-        rows.push(Row::new("Captured", format!("{}, by the {}", point.captured_at.to_human(), point.captured_from)));
+        rows.push(Row::new("Captured", format!("{}, known from the {}", point.captured_at.to_human(), point.captured_from)));
         rows.push(Row::new("Selected", format!("{}, of {} seen", report.plan.selection, counted(point.points_seen, "recovery point"))));
         if let Some(gap) = report.measurements.worst_gap {
             rows.push(Row::new("Worst gap", format!("{gap} between recovery points")));
