@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use super::Report;
-use crate::domain::{Assessment, CheckOutcome, FindingKind, LockState, Met, Verdict};
+use crate::domain::{Assessment, CheckOutcome, FindingKind, LockState, Met, Period, Recovery, Verdict};
 
 /// One framework.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Control {
     pub asks: String,
     /// Which fact of a drill answers it.
     pub rests_on: Basis,
+    /// Where the control itself sets a limit, whatever the scenario promises.
+    #[serde(default)]
+    pub within_hours: Option<u64>,
 }
 
 /// The facts that controls rest on.
@@ -113,7 +116,7 @@ pub fn profiles() -> &'static [Profile] {
 pub(super) fn controls(report: &Report) -> Vec<ProfileRows> {
     let rows = |profile: &Profile| {
         let row = |control: &Control| {
-            let (outcome, because) = answer(control.rests_on, report);
+            let (outcome, because) = answer(control, report);
             ControlRow { id: control.id.clone(), asks: control.asks.clone(), outcome, because: because.to_owned() }
         };
         ProfileRows {
@@ -126,9 +129,9 @@ pub(super) fn controls(report: &Report) -> Vec<ProfileRows> {
     profiles().iter().map(rows).collect()
 }
 
-fn answer(basis: Basis, report: &Report) -> (ControlOutcome, &'static str) {
+fn answer(control: &Control, report: &Report) -> (ControlOutcome, &'static str) {
     use ControlOutcome::{Contradicts, NotTested, Supports};
-    match basis {
+    match control.rests_on {
         Basis::Tested => match report.verdict {
             Verdict::Passed => (Supports, "the restore was tested, and passed"),
             Verdict::Failed => (Supports, "the restore was tested, and failed: corrective action is due"),
@@ -140,8 +143,14 @@ fn answer(basis: Basis, report: &Report) -> (ControlOutcome, &'static str) {
             Verdict::Inconclusive => (NotTested, "the test came to no result"),
         },
         Basis::ExactCopy => exact_copy(report),
-        Basis::RecoveryTime => objective("rto", report),
-        Basis::DataAge => objective("rpo", report),
+        Basis::RecoveryTime => match control.within_hours {
+            Some(hours) => within(hours, report.measurements.recovery.as_ref().map(Recovery::total)),
+            None => objective("rto", report),
+        },
+        Basis::DataAge => match control.within_hours {
+            Some(hours) => within(hours, report.measurements.data_age.as_ref().map(|a| a.age)),
+            None => objective("rpo", report),
+        },
         Basis::Disposed => match &report.disposal {
             Some(disposal) if disposal.complete() => (Supports, "the sandbox was destroyed, and was gone when looked for"),
             Some(_) => (Contradicts, "the sandbox could not be shown to be gone"),
@@ -195,6 +204,14 @@ fn objective(name: &str, report: &Report) -> (ControlOutcome, &'static str) {
     }
 }
 
+fn within(hours: u64, achieved: Option<Period>) -> (ControlOutcome, &'static str) {
+    match achieved {
+        Some(achieved) if achieved.seconds <= hours * 3_600 => (ControlOutcome::Supports, "measured, and within this limit"),
+        Some(_) => (ControlOutcome::Contradicts, "measured, and beyond this limit"),
+        None => (ControlOutcome::NotTested, "nothing was measured"),
+    }
+}
+
 fn locked(report: &Report) -> (ControlOutcome, &'static str) {
     use ControlOutcome::{Contradicts, NotTested, Supports};
     let objects = &report.backup.chain.objects;
@@ -227,6 +244,15 @@ mod tests {
         assert!(profiles().iter().any(|p| p.id == "hipaa-current" && p.status == "in force"));
         assert!(profiles().iter().filter(|p| p.id.contains("nprm")).all(|p| p.status.contains("not law")));
         assert!(!include_str!("controls.json").to_lowercase().contains("complian"));
+    }
+
+    #[test]
+    fn a_generous_objective_does_not_meet_a_limit_of_the_control() {
+        let mut report = sample::report(&sample::passed());
+        report.measurements.data_age.as_mut().unwrap().age = Period::from_secs(49 * 3_600);
+        report.controls = controls(&report);
+        assert_eq!(outcome(&report, "NPRM, 48 hours"), ControlOutcome::Contradicts);
+        assert_eq!(outcome(&report, "NPRM, 72 hours"), ControlOutcome::Supports);
     }
 
     #[test]
