@@ -36,15 +36,15 @@ pub(super) fn ask(name: &str, restored: &Restored<'_>) -> Result<Answer, CheckEr
     });
     left.finish()?;
     right.finish()?;
-    // the walk knows sizes and not bytes: content that differed is only known from the writing
-    let mut content = 0;
+    // the walk knows neither bytes nor attributes: where these differed is only known from the writing
+    let mut unseen = 0;
     for (aspect, count) in counted {
-        if aspect == Aspect::Content {
-            content += count;
+        if matches!(aspect, Aspect::Content | Aspect::Xattrs) {
+            unseen += count;
             *aspects.entry(aspect).or_default() += count;
         }
     }
-    let moved = content.min(summary.matched);
+    let moved = unseen.min(summary.matched);
     summary.matched -= moved;
     summary.mismatched += moved;
 
@@ -56,7 +56,7 @@ pub(super) fn ask(name: &str, restored: &Restored<'_>) -> Result<Answer, CheckEr
     } else if aspects.is_empty() {
         vec![]
     } else {
-        let aspects = aspects.into_iter().map(|(aspect, count)| (word(aspect).to_owned(), count)).collect();
+        let aspects = aspects.into_iter().map(|(aspect, count)| (aspect.word().to_owned(), count)).collect();
         vec![Finding::backup(name, FindingKind::TreeDiffers { summary, aspects, examples })]
     };
     Ok(Answer {
@@ -66,20 +66,6 @@ pub(super) fn ask(name: &str, restored: &Restored<'_>) -> Result<Answer, CheckEr
         findings,
         newest: None,
     })
-}
-
-fn word(aspect: Aspect) -> &'static str {
-    match aspect {
-        Aspect::Missing => "missing",
-        Aspect::Extra => "extra",
-        Aspect::Kind => "kind",
-        Aspect::Size => "size",
-        Aspect::Content => "content",
-        Aspect::Mode => "mode",
-        Aspect::Time => "time",
-        Aspect::Link => "link",
-        Aspect::Xattrs => "xattrs",
-    }
 }
 
 /// Entries up to the first error, which is kept for afterwards.

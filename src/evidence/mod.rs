@@ -37,6 +37,8 @@ pub use error::EvidenceError;
 pub use journal::{Journal, JournalRead, read_journal};
 pub use key::{KeyCustody, NAMESPACE, PublicKey, Signer, SignerKey};
 pub use limits::Limit;
+#[cfg(feature = "runner")]
+pub use report::report_schema;
 pub use report::{Backup, ClockFacts, Definition, Issuer, PhaseTime, REPORT_SCHEMA, Report};
 pub use seal::{SealedEvidence, seal_evidence};
 pub use statement::{PREDICATE_TYPE, STATEMENT_LIMIT, STATEMENT_TYPE, Statement, Subject, TestResult, statement};

@@ -366,3 +366,9 @@ mod tests {
         assert_eq!(prettier.contradiction(&events).unwrap(), Some("backup"));
     }
 }
+
+/// The JSON Schema of `report.json`, as published in `docs/schema/report.v1.schema.json`.
+#[cfg(feature = "runner")]
+pub fn report_schema() -> serde_json::Value {
+    schemars::schema_for!(Report).into()
+}
