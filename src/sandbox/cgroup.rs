@@ -94,8 +94,8 @@ impl Layout {
             }
             Layout::V2 { candidates } => {
                 if let Some(group) = candidates.iter().find_map(|path| make_v2(path, memory, processes)) {
-                    groups.swap_forbidden =
-                        fs::write(group.path.join("memory.swap.max"), "0").is_ok() || !group.path.join("memory.swap.max").exists();
+                    // Absent where the kernel does not account for swap: nothing is forbidden then.
+                    groups.swap_forbidden = fs::write(group.path.join("memory.swap.max"), "0").is_ok();
                     let _ = fs::write(group.path.join("memory.oom.group"), "1");
                     groups.pids = Some(group.clone());
                     groups.memory = Some(group);
