@@ -211,7 +211,8 @@ impl Groups {
 
     /// Kills what is left inside and removes the groups. A group that goes had no process left.
     pub fn remove(&self) -> bool {
-        self.directories().into_iter().map(kill_and_remove).fold(true, |all, gone| all && gone)
+        let gone: Vec<bool> = self.directories().into_iter().map(kill_and_remove).collect();
+        gone.into_iter().all(|g| g)
     }
 }
 

@@ -89,7 +89,7 @@ impl Control {
         let answer = tokio::select! {
             biased;
             answer = self.answer(seq, bounds) => answer,
-            () = async { tokio::join!(stdout.to_end(), stderr.to_end()); std::future::pending().await } => unreachable!("pending never ends"),
+            () = async { tokio::join!(stdout.read_on(), stderr.read_on()); std::future::pending().await } => unreachable!("pending never ends"),
         };
         cancel.socket = None;
         let (how, took_ns) = answer?;
@@ -194,7 +194,7 @@ impl Drain {
         self.dropped += (bytes.len() - room) as u64;
     }
 
-    async fn to_end(&mut self) {
+    async fn read_on(&mut self) {
         while self.pipe.readable().await.is_ok() && self.take_some() {}
     }
 

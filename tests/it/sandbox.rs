@@ -731,6 +731,7 @@ fn a_killed_monitor_takes_everything_inside_with_it() {
     wait_until("every process inside is gone", || processes_with(&format!("{drill}-inside")).is_empty());
     wait_until("every mount is gone", || mounts_with(&drill) == 0);
     runner.kill();
+    assert_eq!(reap(&bench.state(), Timestamp::from_unix(0)).unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -775,6 +776,9 @@ async fn the_doctor_finds_by_doing() {
         assert_eq!(kept(name), Kept::Yes, "{list:#?}");
     }
     assert_eq!(kept("memory limit"), if is_root() { Kept::Yes } else { Kept::Partly });
+    // SAFETY: asks for the version; no memory is passed.
+    let landlock = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, 1) };
+    assert_eq!(kept("landlock"), if landlock >= 5 { Kept::Yes } else { Kept::Partly });
     let mut broken = bench.spec();
     broken.helper = PathBuf::from("/bin/false");
     let list = promises(&broken).await;
