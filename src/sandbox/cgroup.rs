@@ -94,8 +94,8 @@ impl Layout {
             }
             Layout::V2 { candidates } => {
                 if let Some(group) = candidates.iter().find_map(|path| make_v2(path, memory, processes)) {
-                    groups.swap_forbidden =
-                        fs::write(group.path.join("memory.swap.max"), "0").is_ok() || !group.path.join("memory.swap.max").exists();
+                    // Absent where the kernel does not account for swap: nothing is forbidden then.
+                    groups.swap_forbidden = fs::write(group.path.join("memory.swap.max"), "0").is_ok();
                     let _ = fs::write(group.path.join("memory.oom.group"), "1");
                     groups.pids = Some(group.clone());
                     groups.memory = Some(group);
@@ -211,7 +211,8 @@ impl Groups {
 
     /// Kills what is left inside and removes the groups. A group that goes had no process left.
     pub fn remove(&self) -> bool {
-        self.directories().into_iter().map(kill_and_remove).fold(true, |all, gone| all && gone)
+        let gone: Vec<bool> = self.directories().into_iter().map(kill_and_remove).collect();
+        gone.into_iter().all(|g| g)
     }
 }
 

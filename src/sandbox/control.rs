@@ -13,12 +13,13 @@ use super::error::{Limit, SandboxError, Step};
 use super::helper::borrow;
 use super::spec::{CommandSpec, Ended, Exit};
 use super::wire::{self, FromHelper, HowEnded, RunOrder, ToHelper};
-use crate::domain::{Elapsed, ResourceLimits};
+use crate::domain::{Elapsed, ResourceLimits, ScratchKind};
 
 #[derive(Debug)]
 pub(super) struct Control {
     socket: AsyncFd<OwnedFd>,
     next: u64,
+    out_of_time: bool,
 }
 
 /// What a command is held against.
@@ -32,6 +33,13 @@ impl Bounds<'_> {
     fn hits(&self) -> Hits {
         self.groups.map(Groups::hits).unwrap_or_default()
     }
+    /// The group's limit has room for a scratch in memory, whose pages count as memory too.
+    fn memory_words(&self) -> String {
+        match self.limits.scratch {
+            ScratchKind::Tmpfs => format!("{} beside {} of scratch", self.limits.memory, self.limits.scratch_size),
+            ScratchKind::Directory => self.limits.memory.to_string(),
+        }
+    }
     fn scratch_is_full(&self) -> bool {
         fstatvfs(self.scratch).is_ok_and(|s| s.f_bavail == 0)
     }
@@ -41,7 +49,7 @@ impl Control {
     pub fn new(socket: OwnedFd) -> io::Result<Control> {
         // SAFETY: an `OwnedFd` is one open descriptor, the same for as long as it lives, and the `AsyncFd` owns it.
         let socket = unsafe { AsyncFd::register(socket) }?;
-        Ok(Control { socket, next: 0 })
+        Ok(Control { socket, next: 0, out_of_time: false })
     }
 
     pub async fn send(&self, message: &ToHelper, fds: &[OwnedFd]) -> io::Result<()> {
@@ -81,7 +89,7 @@ impl Control {
         let answer = tokio::select! {
             biased;
             answer = self.answer(seq, bounds) => answer,
-            () = async { tokio::join!(stdout.to_end(), stderr.to_end()); std::future::pending().await } => unreachable!("pending never ends"),
+            () = async { tokio::join!(stdout.read_on(), stderr.read_on()); std::future::pending().await } => unreachable!("pending never ends"),
         };
         cancel.socket = None;
         let (how, took_ns) = answer?;
@@ -115,33 +123,30 @@ impl Control {
                 Some((FromHelper::NotStarted { seq: of, step, errno }, _)) if of == seq => {
                     return Err(SandboxError::NotStarted { step, source: io::Error::from_raw_os_error(errno) });
                 }
-                Some((FromHelper::OutOfTime, _)) => return Err(out_of_time(bounds)),
+                Some((FromHelper::OutOfTime, _)) => self.out_of_time = true,
                 Some(_) => {}
-                None => return Err(SandboxError::Died { how: "its first process is gone".to_owned() }),
+                None => return Err(self.why_gone(bounds).await),
             }
         }
     }
 
-    /// The helper's last word, if it left one.
+    /// By the helper's last word, if it left one.
     async fn why_gone(&mut self, bounds: &Bounds<'_>) -> SandboxError {
         while let Ok(Some((message, _))) = self.receive().await {
-            if matches!(message, FromHelper::OutOfTime) {
-                return out_of_time(bounds);
-            }
+            self.out_of_time |= matches!(message, FromHelper::OutOfTime);
+        }
+        if self.out_of_time {
+            return SandboxError::Limit { limit: Limit::Time, value: bounds.limits.time.to_string() };
         }
         SandboxError::Died { how: "its first process is gone".to_owned() }
     }
-}
-
-fn out_of_time(bounds: &Bounds<'_>) -> SandboxError {
-    SandboxError::Limit { limit: Limit::Time, value: bounds.limits.time.to_string() }
 }
 
 /// Whether a bound was hit. Counters decide, not the exit status: a plain `exit 137` is no lack of memory.
 fn judge(how: HowEnded, command: &CommandSpec, bounds: &Bounds<'_>, before: Hits) -> Result<(), SandboxError> {
     let after = bounds.hits();
     if after.out_of_memory > before.out_of_memory {
-        return Err(SandboxError::Limit { limit: Limit::Memory, value: bounds.limits.memory.to_string() });
+        return Err(SandboxError::Limit { limit: Limit::Memory, value: bounds.memory_words() });
     }
     if after.out_of_processes > before.out_of_processes {
         return Err(SandboxError::Limit { limit: Limit::Processes, value: bounds.limits.processes.to_string() });
@@ -189,7 +194,7 @@ impl Drain {
         self.dropped += (bytes.len() - room) as u64;
     }
 
-    async fn to_end(&mut self) {
+    async fn read_on(&mut self) {
         while self.pipe.readable().await.is_ok() && self.take_some() {}
     }
 
@@ -206,11 +211,16 @@ impl Drain {
         }
     }
 
-    /// After the command's end: what is still in the pipe, without waiting for others who hold it open.
+    /// After the command's end: what is still in the pipe. No waiting for others who hold it open, nor, where they go on
+    /// writing, more than a pipe can hold.
     fn take_rest(&mut self) {
+        const LARGEST_PIPE: usize = 1 << 20;
         let mut buffer = vec![0; 16 << 10];
-        while let Ok(n @ 1..) = rustix::io::read(&self.pipe, &mut buffer) {
-            self.take(&buffer[..n]);
+        for _ in 0..LARGEST_PIPE / buffer.len() {
+            match rustix::io::read(&self.pipe, &mut buffer) {
+                Ok(n @ 1..) => self.take(&buffer[..n]),
+                Ok(_) | Err(_) => return,
+            }
         }
     }
 }

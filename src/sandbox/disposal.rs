@@ -76,10 +76,10 @@ fn finish(mut held: Held, namespace: Option<OwnedFd>, monitor_gone: bool) -> Dis
         }
     };
     let disposal = Disposal { method: method.to_owned(), probes };
-    if disposal.complete()
-        && let Some(claim) = held.claim.take()
-    {
-        claim.release();
+    // What resists stays registered, so that the next start tries again.
+    match held.claim.take() {
+        Some(claim) if disposal.complete() => claim.release(),
+        kept => drop(kept),
     }
     disposal
 }
@@ -93,11 +93,14 @@ fn remove_directory(held: &mut Held) -> bool {
 /// The safety net: the same without waiting nicely, and without probes. What resists stays registered for reaping.
 pub(super) fn let_go(held: &mut Held) {
     if let Some(mut helper) = held.helper.take() {
+        // The monitor ends by itself when everything inside is gone, and only then.
         helper.control = None;
-        let _ = helper.monitor.start_kill();
-        for _ in 0..200 {
+        for attempt in 0..400 {
             if !matches!(helper.monitor.try_wait(), Ok(None)) {
                 break;
+            }
+            if attempt == 200 {
+                let _ = helper.monitor.start_kill();
             }
             std::thread::sleep(Duration::from_millis(10));
         }

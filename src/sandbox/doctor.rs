@@ -1,6 +1,7 @@
 //! What this host can promise, found by doing it.
 
 use super::error::SandboxError;
+use super::facts::{NO_PROCESS_GROUP, SWAP_IS_OPEN};
 use super::place::provision;
 use super::spec::{CommandSpec, Isolation, SandboxSpec, SwapPolicy};
 use crate::domain::{ByteSize, ScratchKind};
@@ -61,12 +62,12 @@ pub async fn promises(like: &SandboxSpec) -> Vec<Promise> {
         Some(_) => promise("memory limit", Kept::Yes, "control group, for all processes together", None),
         None => promise("memory limit", Kept::Partly, "each process for itself", Some(CGROUP_ADVICE)),
     });
-    let by_count = facts.remarks.iter().any(|r| r.contains("limited by the user's count"));
+    let by_count = facts.remarks.iter().any(|r| r == NO_PROCESS_GROUP);
     list.push(match by_count {
         false => promise("process limit", Kept::Yes, "control group", None),
         true => promise("process limit", Kept::Partly, "the user's count inside; hitting it is not reported", Some(CGROUP_ADVICE)),
     });
-    let swap_open = facts.swap.contains("nothing keeps");
+    let swap_open = facts.remarks.iter().any(|r| r == SWAP_IS_OPEN);
     list.push(match swap_open {
         false => promise("scratch that cannot survive", Kept::Yes, format!("private tmpfs; {}", facts.swap), None),
         true => promise("scratch that cannot survive", Kept::No, facts.swap.clone(), Some(SWAP_ADVICE)),

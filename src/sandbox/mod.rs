@@ -18,11 +18,13 @@ mod control;
 mod disposal;
 mod doctor;
 mod error;
+mod facts;
 mod helper;
 mod place;
 mod registry;
 mod scratch;
 mod spec;
+mod swap;
 mod sys;
 mod wire;
 

@@ -16,10 +16,12 @@ use super::cgroup::{Groups, Layout};
 use super::control::Control;
 use super::disposal;
 use super::error::{SandboxError, Step};
+use super::facts;
 use super::helper::{HELPER_ARGUMENT, INNER_ID, clone_shown};
 use super::registry::{Claim, ProcessRef, Record};
-use super::scratch::{self, PlainDirectory, Rooms, SwapGuard};
-use super::spec::{CommandSpec, Exit, Isolation, Owner, SandboxSpec, SwapPolicy};
+use super::scratch::{self, PlainDirectory, Rooms};
+use super::spec::{CommandSpec, Exit, Isolation, Owner, SandboxSpec};
+use super::swap;
 use super::sys::{clone_open_tree, make_tmpfs};
 use super::wire::{FromHelper, IdMap, LockDown, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
 use crate::domain::{Disposal, DrillId, ResourceLimits, SandboxFacts, ScratchKind};
@@ -82,7 +84,7 @@ impl Sandbox {
         self.held().rooms.as_ref().expect("rooms are open until the sandbox is destroyed")
     }
 
-    /// The restored tree's directory. The only way to it: never look a path up inside, let openat2 hold each step to it.
+    /// The restored tree's directory; what is written there counts as the runner's own memory. The only way to it: never look a path up inside, let openat2 hold each step to it.
     /// Close it before the sandbox is destroyed, else the disposal says that it was held.
     ///
     /// # Errors
@@ -217,7 +219,7 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
             }
         }
     };
-    let guard = if limits.scratch == ScratchKind::Tmpfs { Some(guard_swap(spec, noswap)?) } else { None };
+    let guard = if limits.scratch == ScratchKind::Tmpfs { Some(swap::guard_scratch(spec, noswap)?) } else { None };
 
     let (shown, links) = what_is_shown(spec);
     if passes {
@@ -250,7 +252,9 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
         seconds: limits.time.seconds,
     };
     start(spec, &mut held, setup, fds).await?;
-    held.facts = facts_of(&held, ids, guard, memory, by_cgroup);
+    swap::guard_inside(spec, &held)?;
+    held.facts.isolated = true;
+    held.facts = facts::isolated(&held, ids, guard, memory, by_cgroup);
     Ok(held)
 }
 
@@ -305,18 +309,6 @@ fn make_directory(spec: &SandboxSpec, held: &mut Held) -> Result<(), SandboxErro
     let directory = held.directory.insert(PlainDirectory::make(parent, &spec.drill).step("make the scratch directory")?);
     held.rooms = Some(Rooms::make(&directory.directory, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
     Ok(())
-}
-
-fn guard_swap(spec: &SandboxSpec, noswap: bool) -> Result<SwapGuard, SandboxError> {
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let guard = SwapGuard::of(noswap, &swaps, scratch::own_group_forbids_swap());
-    match (guard, spec.swap) {
-        (SwapGuard::Nothing, SwapPolicy::Refuse) => Err(SandboxError::Unavailable {
-            why: "restored data in memory could be written to the active swap device".to_owned(),
-            advice: "turn swap off, run as root on Linux 6.4 or newer, or give the runner's service MemorySwapMax=0".to_owned(),
-        }),
-        _ => Ok(guard),
-    }
 }
 
 /// Host programs and libraries, links as on the host, and the harmless devices.
@@ -436,84 +428,10 @@ fn bare(spec: &SandboxSpec, why: &str, advice: String) -> Result<Held, SandboxEr
                 .map_err(|_| SandboxError::Unavailable { why: format!("{why}; scratch in memory needs the same"), advice })?;
             let top = scratch::open_mount(&mount).step("open the scratch")?;
             held.rooms = Some(Rooms::make(&top, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
-            guard = Some(guard_swap(spec, noswap)?);
+            guard = Some(swap::guard_scratch(spec, noswap)?);
             held.detached = Some(mount);
         }
     }
-    held.facts = bare_facts(&held, why, guard);
+    held.facts = facts::bare(&held, why, guard);
     Ok(held)
-}
-
-fn scratch_words(limits: &ResourceLimits) -> (String, Vec<String>) {
-    match limits.scratch {
-        ScratchKind::Tmpfs => ("tmpfs".to_owned(), Vec::new()),
-        ScratchKind::Directory => (
-            "directory".to_owned(),
-            vec![
-                "scratch is a plain directory: restored data survives a power cut and may be recovered from the medium".to_owned(),
-                "the size of a scratch directory is held by the restore's budget, not by the file system".to_owned(),
-            ],
-        ),
-    }
-}
-
-fn swap_words(guard: Option<SwapGuard>, groups: Option<&Groups>) -> String {
-    let scratch = guard.map_or("scratch is on disk", SwapGuard::words);
-    let inside = if groups.is_some_and(|g| g.swap_forbidden) { "; what runs inside may not swap" } else { "" };
-    format!("{scratch}{inside}")
-}
-
-fn facts_of(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory: u64, by_cgroup: (bool, bool)) -> SandboxFacts {
-    let (scratch, mut remarks) = scratch_words(&held.limits);
-    let joined = held.lock_down.joined;
-    if !(joined && by_cgroup.0) {
-        remarks.push(
-            "no control group for memory: each process is limited for itself, and running out is not told from other failures".to_owned(),
-        );
-    }
-    if !(joined && by_cgroup.1) {
-        remarks.push("no control group for processes: limited by the user's count".to_owned());
-    }
-    match held.lock_down.landlock.as_str() {
-        "full" => {}
-        other => remarks.push(format!("landlock: {other}")),
-    }
-    if guard == Some(SwapGuard::Nothing) {
-        remarks.push("restored data may reach the swap device; allowed by the settings".to_owned());
-    }
-    let user = match ids {
-        IdMap::Range { .. } => format!("{}:{}, nobody on this host", held.owner.uid, held.owner.gid),
-        IdMap::Single { uid: 0, .. } => {
-            remarks.push("what runs inside is root's own user id, without capabilities: a range of ids could not be mapped".to_owned());
-            "0:0, without capabilities".to_owned()
-        }
-        IdMap::Single { uid, gid } => format!("{uid}:{gid}, the runner's own, without capabilities"),
-    };
-    SandboxFacts {
-        kind: "namespaces".to_owned(),
-        isolated: true,
-        network: "loopback only".to_owned(),
-        scratch,
-        scratch_bytes: held.limits.scratch_size.0,
-        swap: swap_words(guard, held.groups.as_ref().filter(|_| joined)),
-        memory_limit: (joined && by_cgroup.0).then_some(memory),
-        user,
-        remarks,
-    }
-}
-
-fn bare_facts(held: &Held, why: &str, guard: Option<SwapGuard>) -> SandboxFacts {
-    let (scratch, mut remarks) = scratch_words(&held.limits);
-    remarks.insert(0, format!("no isolation, and so no commands: {why}"));
-    SandboxFacts {
-        kind: "none".to_owned(),
-        isolated: false,
-        network: "nothing runs".to_owned(),
-        scratch,
-        scratch_bytes: held.limits.scratch_size.0,
-        swap: swap_words(guard, None),
-        memory_limit: None,
-        user: format!("{}:{}, the runner's own", held.owner.uid, held.owner.gid),
-        remarks,
-    }
 }

@@ -237,56 +237,6 @@ impl Sweep<'_> {
     }
 }
 
-/// What keeps the pages of a tmpfs off swap devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SwapGuard {
-    /// The mount itself.
-    NoSwapMount,
-    /// The host has no swap device in use.
-    NoSwapDevice,
-    /// The control group of the runner, which writes the pages, may not swap.
-    OwnGroup,
-    /// Nothing.
-    Nothing,
-}
-
-impl SwapGuard {
-    pub fn of(noswap_mount: bool, proc_swaps: &str, own_group_may_not: bool) -> SwapGuard {
-        let devices = proc_swaps.lines().skip(1).filter(|l| !l.trim().is_empty()).count();
-        match (noswap_mount, devices, own_group_may_not) {
-            (true, _, _) => SwapGuard::NoSwapMount,
-            (false, 0, _) => SwapGuard::NoSwapDevice,
-            (false, _, true) => SwapGuard::OwnGroup,
-            (false, _, false) => SwapGuard::Nothing,
-        }
-    }
-
-    pub const fn words(self) -> &'static str {
-        match self {
-            SwapGuard::NoSwapMount => "scratch is mounted with noswap",
-            SwapGuard::NoSwapDevice => "no swap device was active when the drill started",
-            SwapGuard::OwnGroup => "the runner's control group may not swap",
-            SwapGuard::Nothing => "nothing keeps scratch off the active swap device",
-        }
-    }
-}
-
-/// Whether this process's own control group forbids swap (version 2; version 1 has no such setting for a service).
-pub(super) fn own_group_forbids_swap() -> bool {
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let Some(path) = own.lines().find_map(|l| l.strip_prefix("0::/")) else { return false };
-    let mut group = Path::new("/sys/fs/cgroup").join(path);
-    while group.starts_with("/sys/fs/cgroup") {
-        if std::fs::read_to_string(group.join("memory.swap.max")).is_ok_and(|t| t.trim() == "0") {
-            return true;
-        }
-        if !group.pop() {
-            break;
-        }
-    }
-    false
-}
-
 /// Opens the directory of a detached mount.
 pub(super) fn open_mount(mount: impl AsFd) -> io::Result<OwnedFd> {
     Ok(openat(mount, c".", DIRECTORY, Mode::empty())?)
@@ -371,15 +321,5 @@ mod tests {
         let parent = true_parent(home.path()).unwrap();
         std::fs::create_dir(parent.join(label(&drill()))).unwrap();
         assert_eq!(PlainDirectory::make(&parent, &drill()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-    }
-
-    #[test]
-    fn swap_is_answered_by_the_strongest_guard() {
-        let none = "Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
-        let some = "Filename Type Size Used Priority\n/dev/sda2 partition 999 0 -2\n";
-        assert_eq!(SwapGuard::of(true, some, false), SwapGuard::NoSwapMount);
-        assert_eq!(SwapGuard::of(false, none, false), SwapGuard::NoSwapDevice);
-        assert_eq!(SwapGuard::of(false, some, true), SwapGuard::OwnGroup);
-        assert_eq!(SwapGuard::of(false, some, false), SwapGuard::Nothing);
     }
 }

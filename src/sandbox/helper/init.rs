@@ -39,6 +39,8 @@ fn build<'a>(setup: &'a Setup, parts: Parts, control: &OwnedFd) -> Result<Init<'
     unsafe {
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0)).at("bind PID 1 to its monitor")?;
     }
+    // Where the host itself runs out of memory, what runs inside goes before the host's own services.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     rustix::system::sethostname(b"drill").at("set the host name")?;
     rootfs::raise_loopback().at("raise the loopback")?;
     let made = rootfs::enter(setup, &parts)?;
@@ -120,11 +122,9 @@ impl Init<'_> {
             if !woke[1].is_empty() {
                 return Ok(Woken::Alone);
             }
-            if !woke[2].is_empty() {
-                // One descriptor for many signals: emptied, then every child is asked.
-                let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
-                while rustix::io::read(&self.children, &mut info).is_ok_and(|n| n > 0) {}
-                return Ok(Woken::Child);
+            // Children last: a program that makes orphans without end must not outlive its time by keeping us busy.
+            if woke.get(3).is_some_and(|w| !w.is_empty()) {
+                return Ok(Woken::Time);
             }
             if !woke[0].is_empty() {
                 return Ok(match wire::receive::<ToHelper>(control)? {
@@ -132,8 +132,11 @@ impl Init<'_> {
                     None => Woken::Alone,
                 });
             }
-            if woke.get(3).is_some_and(|w| !w.is_empty()) {
-                return Ok(Woken::Time);
+            if !woke[2].is_empty() {
+                // One descriptor for many signals: emptied, then every child is asked.
+                let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+                while rustix::io::read(&self.children, &mut info).is_ok_and(|n| n > 0) {}
+                return Ok(Woken::Child);
             }
         }
     }

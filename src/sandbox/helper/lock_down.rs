@@ -206,7 +206,9 @@ fn refused_rules() -> Rules {
     let with_flag = |&flag: &i32| all_of(vec![when(0, Qword, MaskedEq(flag as u64), flag as u64)]);
     rules.insert(libc::SYS_clone, namespaces.iter().map(with_flag).collect());
     // Pushing characters into a terminal's input.
-    let injections = [libc::TIOCSTI as u64, 0x541c];
+    const TIOCSTI: u64 = 0x5412;
+    const TIOCLINUX: u64 = 0x541c;
+    let injections = [TIOCSTI, TIOCLINUX];
     rules.insert(libc::SYS_ioctl, injections.iter().map(|&request| all_of(vec![when(1, Dword, Eq, request)])).collect());
     rules
 }
