@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::controls::{ProfileRows, controls};
 use super::limits::{Limit, limits};
-use super::{EvidenceError, KeyCustody};
+use super::{EvidenceError, KeyCustody, Signer};
 use crate::domain::{
     Assessment, CheckOutcome, CheckReport, Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, Elapsed, Finding, Measurements,
     Phase, Plan, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, SelectedPoint, Severity, Timestamp, Transport, Verdict,
@@ -129,6 +129,13 @@ pub struct Definition {
     pub word: String,
     /// Its meaning.
     pub meaning: String,
+}
+
+impl Issuer {
+    /// For a report that `signer` will sign.
+    pub fn of(signer: &dyn Signer, custody: KeyCustody, organisation: Option<String>) -> Self {
+        Self { key: signer.public().fingerprint(), custody, organisation }
+    }
 }
 
 impl Report {

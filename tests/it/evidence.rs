@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use crate::evidence::{Attestation, Refusal, Refused, SealedEvidence, Signer as _, TrustFile, names, seal_evidence, verify};
-use crate::{domain, sample};
 use tempfile::TempDir;
+
+use crate::evidence::{Attestation, EvidenceError, Refusal, Refused, SealedEvidence, Signer as _, TrustFile, names, seal_evidence, verify};
+use crate::{domain, evidence, sample};
 
 struct Sealed {
     home: TempDir,
@@ -83,4 +85,454 @@ fn one_changed_byte_anywhere_is_refused() {
         fs::write(&path, &good).unwrap();
     }
     assert!(sealed.verify()[0].is_ok());
+}
+
+#[test]
+fn what_is_missing_added_or_swapped_is_named() {
+    let missing = |name: &str| Refusal::Missing { file: name.into() };
+    for name in [names::REPORT, names::EVENTS, names::CHECKS, names::REPORT_HTML, names::ANNEX, names::SIGNER, names::ATTESTATION] {
+        let sealed = Sealed::of(&sample::passed());
+        fs::remove_file(sealed.file(name)).unwrap();
+        assert_eq!(sealed.refusal(), missing(name));
+    }
+    for name in [names::SUMS, names::SUMS_SIGNATURE] {
+        let sealed = Sealed::of(&sample::passed());
+        fs::remove_file(sealed.file(name)).unwrap();
+        assert_eq!(sealed.refusal(), missing(name));
+    }
+    let sealed = Sealed::of(&sample::passed());
+    fs::write(sealed.file("notes.txt"), "all good").unwrap();
+    assert_eq!(sealed.refusal(), Refusal::Unlisted { file: "notes.txt".into() });
+    fs::remove_file(sealed.file("notes.txt")).unwrap();
+    fs::write(sealed.file(".hidden"), "").unwrap();
+    assert_eq!(sealed.refusal(), Refusal::Unlisted { file: ".hidden".into() });
+    fs::remove_file(sealed.file(".hidden")).unwrap();
+    fs::create_dir(sealed.file("more")).unwrap();
+    assert_eq!(sealed.refusal(), Refusal::Unlisted { file: "more".into() });
+    fs::remove_dir(sealed.file("more")).unwrap();
+    #[cfg(unix)]
+    {
+        fs::rename(sealed.file(names::REPORT), sealed.store().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(sealed.store().join("elsewhere"), sealed.file(names::REPORT)).unwrap();
+        assert_eq!(sealed.refusal(), Refusal::Unlisted { file: names::REPORT.into() });
+        fs::remove_file(sealed.file(names::REPORT)).unwrap();
+        fs::rename(sealed.store().join("elsewhere"), sealed.file(names::REPORT)).unwrap();
+    }
+    fs::write(sealed.file(names::REPORT_HTML), "<title>PASSED</title>").unwrap();
+    assert_eq!(sealed.refusal(), Refusal::Digest { file: names::REPORT_HTML.into() });
+}
+
+/// Files of one sealed drill under the list and signature of another of the same key.
+#[test]
+fn files_of_two_drills_do_not_mix() {
+    let (good, bad) = (Sealed::of(&sample::passed()), Sealed::of(&sample::failed()));
+    for name in [names::REPORT, names::EVENTS, names::ATTESTATION, names::CHECKS] {
+        let own = fs::read(bad.file(name)).unwrap();
+        fs::copy(good.file(name), bad.file(name)).unwrap();
+        assert_eq!(bad.refusal(), Refusal::Digest { file: name.into() });
+        fs::write(bad.file(name), own).unwrap();
+    }
+    fs::copy(good.file(names::SUMS_SIGNATURE), bad.file(names::SUMS_SIGNATURE)).unwrap();
+    assert_eq!(bad.refusal(), Refusal::Signature { file: names::SUMS_SIGNATURE.into() });
+}
+
+/// A signer that would vouch for anything: its evidence is refused for what it says, not for who says it.
+#[test]
+fn a_signed_lie_is_still_refused() {
+    let lie = |harm: &dyn Fn(&mut serde_json::Value), file: &str| {
+        let sealed = Sealed::of(&sample::failed());
+        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(sealed.file(file)).unwrap()).unwrap();
+        harm(&mut value);
+        fs::write(sealed.file(file), serde_json::to_vec_pretty(&value).unwrap()).unwrap();
+        sign_again(&sealed);
+        sealed.refusal()
+    };
+    let prettier = |v: &mut serde_json::Value| v["verdict"] = "PASSED".into();
+    assert_eq!(lie(&prettier, names::REPORT), Refusal::Contradiction { what: "verdict".into() });
+    let nothing_found = |v: &mut serde_json::Value| v["findings"] = serde_json::json!([]);
+    assert_eq!(lie(&nothing_found, names::REPORT), Refusal::Contradiction { what: "findings".into() });
+    let faster = |v: &mut serde_json::Value| v["measurements"]["recovery"]["measured"] = 1.into();
+    assert_eq!(lie(&faster, names::REPORT), Refusal::Contradiction { what: "measurements".into() });
+    let newer = |v: &mut serde_json::Value| v["schema"] = "firedrill.dev/report/v9".into();
+    assert!(matches!(lie(&newer, names::REPORT), Refusal::Malformed { .. }));
+    let more = |v: &mut serde_json::Value| v["approved"] = true.into();
+    assert!(matches!(lie(&more, names::REPORT), Refusal::Malformed { .. }));
+
+    // an event list that leaves out the failed check
+    let sealed = Sealed::of(&sample::failed());
+    let events = fs::read_to_string(sealed.file(names::EVENTS)).unwrap();
+    let fewer: String = events.lines().filter(|l| !l.contains("check_ended")).map(|l| format!("{l}\n")).collect();
+    fs::write(sealed.file(names::EVENTS), fewer).unwrap();
+    sign_again(&sealed);
+    assert!(matches!(sealed.refusal(), Refusal::Events { .. }));
+
+    // an attestation over another drill's files
+    let (sealed, other) = (Sealed::of(&sample::failed()), Sealed::of(&sample::passed()));
+    fs::copy(other.file(names::ATTESTATION), sealed.file(names::ATTESTATION)).unwrap();
+    sign_again(&sealed);
+    assert!(matches!(sealed.refusal(), Refusal::Digest { .. }));
+}
+
+/// The same for files that the report is not made of, and for the statement itself.
+#[test]
+fn a_signed_statement_that_does_not_fit_is_refused() {
+    let harmed = |harm: &dyn Fn(&mut serde_json::Value)| {
+        let sealed = Sealed::of(&sample::failed());
+        attest_again(&sealed, harm);
+        sign_again(&sealed);
+        sealed.refusal()
+    };
+    let says = |refusal: Refusal| match refusal {
+        Refusal::Statement { what } => what,
+        other => panic!("{other}"),
+    };
+    assert!(says(harmed(&|s| s["predicate"]["result"] = "PASSED".into())).contains("result"));
+    assert!(says(harmed(&|s| s["predicate"]["failedTests"] = serde_json::json!(["conclusive"]))).contains("came to a result"));
+    assert!(says(harmed(&|s| s["predicate"]["configuration"][0]["digest"]["sha256"] = "00".repeat(32).into())).contains("scenario"));
+    assert!(says(harmed(&|s| s["subject"][0]["digest"]["sha256"] = "00".repeat(32).into())).contains("objects of the backup"));
+    assert!(says(harmed(&|s| drop(s["subject"].as_array_mut().unwrap().remove(0)))).contains("objects of the backup"));
+    assert!(says(harmed(&|s| drop(s["subject"].as_array_mut().unwrap().pop()))).contains("files of the evidence"));
+    assert!(says(harmed(&|s| s["predicateType"] = "https://example.org/else".into())).contains("not a test result"));
+    let last = |s: &mut serde_json::Value| {
+        let last = s["subject"].as_array_mut().unwrap().last_mut().unwrap();
+        last["digest"]["blake3"] = "00".repeat(32).into();
+    };
+    assert!(matches!(harmed(&last), Refusal::Digest { .. }), "blake3 counts too");
+
+    let replaced = |file: &str, bytes: &[u8]| {
+        let sealed = Sealed::of(&sample::failed());
+        fs::write(sealed.file(file), bytes).unwrap();
+        sign_again(&sealed);
+        sealed.refusal()
+    };
+    let other = evidence::SignerKey::generate().unwrap().public().to_pem();
+    assert!(matches!(replaced(names::SIGNER, other.as_bytes()), Refusal::Malformed { file, .. } if file == names::SIGNER));
+    assert_eq!(replaced(names::CHECKS, b""), Refusal::Contradiction { what: names::CHECKS.into() });
+    assert_eq!(replaced(names::REPORT_HTML, b"<p>PASSED"), Refusal::Digest { file: names::REPORT_HTML.into() });
+    assert!(matches!(replaced("later.txt", b"x"), Refusal::Statement { .. }), "listed, and not attested");
+}
+
+/// Signs another statement over the same directory.
+fn attest_again(sealed: &Sealed, harm: &dyn Fn(&mut serde_json::Value)) {
+    use data_encoding::BASE64;
+    let path = sealed.file(names::ATTESTATION);
+    let mut envelope: evidence::Envelope = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut statement = serde_json::from_slice(&BASE64.decode(envelope.payload.as_bytes()).unwrap()).unwrap();
+    harm(&mut statement);
+    let payload = serde_json::to_vec(&statement).unwrap();
+    let signature = sample::signer().sign(&evidence::pae(&envelope.payload_type, &payload)).unwrap();
+    envelope.payload = BASE64.encode(&payload);
+    envelope.signatures[0].sig = BASE64.encode(&signature);
+    fs::write(&path, serde_json::to_string_pretty(&envelope).unwrap() + "\n").unwrap();
+}
+
+/// Lists and signs what lies in the directory, with the true key.
+fn sign_again(sealed: &Sealed) {
+    let dir = &sealed.evidence.directory;
+    let listed: Vec<String> = file_names(dir).into_iter().filter(|n| n != names::SUMS && n != names::SUMS_SIGNATURE).collect();
+    let contents: Vec<(String, Vec<u8>)> = listed.into_iter().map(|n| (n.clone(), fs::read(dir.join(n)).unwrap())).collect();
+    let sums = evidence::Sums::of(contents.iter().map(|(n, b)| (n.as_str(), b.as_slice()))).unwrap().to_text();
+    let key = sealed.home.path().join("key");
+    if !key.exists() {
+        sample::signer().save(&key, "runner@clinic").unwrap();
+    }
+    fs::write(dir.join(names::SUMS), sums).unwrap();
+    let _ = fs::remove_file(dir.join(names::SUMS_SIGNATURE));
+    // by OpenSSH itself: our verifier reads what others write
+    run(Command::new("ssh-keygen").args(["-q", "-Y", "sign", "-n", evidence::NAMESPACE, "-f"]).arg(&key).arg(dir.join(names::SUMS)));
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// LIES 47: never trusted, expired, not yet valid, revoked, for another purpose; each says which.
+#[test]
+fn a_key_that_does_not_count_is_refused_and_said_why() {
+    let sealed = Sealed::of(&sample::passed());
+    let key = sample::signer().public().to_openssh();
+    let why = |trust: &TrustFile| match verify(&[sealed.store()], trust).remove(0) {
+        Ok(_) => "trusted".to_owned(),
+        Err(refused) => refused.why.to_string(),
+    };
+    let says = |line: &str| why(&TrustFile::parse(&line.replace("KEY", &key)).unwrap());
+    assert!(says("").contains("not in the trust file"));
+    assert!(says(&evidence::SignerKey::generate().unwrap().public().allowed_signers_line("x", None)).contains("not in the trust file"));
+    assert!(says("a valid-before=\"20261121200000Z\" KEY").contains("expired on 2026-11-21"));
+    assert!(says("a valid-after=\"20261122Z\" KEY").contains("valid from 2026-11-22"));
+    assert!(says("a namespaces=\"git\" KEY").contains("other namespaces"));
+    assert_eq!(says("a valid-after=\"20261121Z\",valid-before=\"20261122Z\" KEY"), "trusted");
+    let list = sealed.home.path().join("revoked");
+    fs::write(&list, &key).unwrap();
+    assert!(why(&trust().with_revoked(&list).unwrap()).contains("revoked"));
+}
+
+#[test]
+fn a_signature_for_another_purpose_is_no_evidence() {
+    let sealed = Sealed::of(&sample::passed());
+    let key = sealed.home.path().join("key");
+    sample::signer().save(&key, "runner@clinic").unwrap();
+    fs::remove_file(sealed.file(names::SUMS_SIGNATURE)).unwrap();
+    run(Command::new("ssh-keygen").args(["-q", "-Y", "sign", "-n", "file", "-f"]).arg(&key).arg(sealed.file(names::SUMS)));
+    assert_eq!(sealed.refusal(), Refusal::Namespace { found: "file".into() });
+}
+
+#[test]
+fn nothing_there_is_never_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |path: &Path| {
+        let results = verify(&[path.to_owned()], &trust());
+        assert!(!results.is_empty() && results.iter().all(Result::is_err), "{results:?}");
+    };
+    refused(dir.path());
+    refused(&dir.path().join("none"));
+    fs::create_dir_all(dir.path().join("2026")).unwrap();
+    refused(dir.path());
+    // a report emptied beside one that is whole
+    let sealed = Sealed::of(&sample::passed());
+    fs::create_dir(sealed.store().join("2026/0193505c-0000-7000-8000-000000000000")).unwrap();
+    let results = sealed.verify();
+    assert_eq!((results.len(), results.iter().filter(|r| r.is_ok()).count()), (2, 1));
+    // a file of a report stands for its directory
+    assert!(verify(&[sealed.file(names::REPORT_HTML)], &trust())[0].is_ok());
+}
+
+#[test]
+fn a_store_is_summed_up_and_one_bad_report_spoils_the_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let store = home.path().join("evidence");
+    let mut directories = Vec::new();
+    for (number, mut events) in [sample::passed(), sample::failed(), sample::inconclusive()].into_iter().enumerate() {
+        for event in &mut events {
+            event.drill.0 = format!("0193505c-7a00-7c3e-9d4a-{number:012}");
+        }
+        directories.push(seal_evidence(&store, &events, sample::issuer(), &sample::signer(), vec![]).unwrap().directory);
+    }
+    let trusted = home.path().join("allowed_signers");
+    fs::write(&trusted, sample::signer().public().allowed_signers_line("runner@clinic", None)).unwrap();
+    let trust = trusted.to_str().unwrap();
+    // hidden directories beside reports are the runner's own
+    fs::create_dir(store.join(".journal")).unwrap();
+    let (code, out, _) = auditor(&["--trust", trust], &[&store]);
+    assert!(code == 0 && out.ends_with("3 trusted (1 passed, 1 failed, 1 inconclusive), 0 refused\n"), "{out}");
+    fs::remove_file(directories[1].join(names::EVENTS)).unwrap();
+    let (code, out, _) = auditor(&["--trust", trust], &[&store]);
+    assert!(code == 1 && out.ends_with("2 trusted (1 passed, 0 failed, 1 inconclusive), 1 refused\n"), "{out}");
+    assert!(out.contains("events.jsonl is missing"));
+}
+
+#[test]
+fn a_drill_is_sealed_once_and_whole() {
+    let sealed = Sealed::of(&sample::passed());
+    let again = seal_evidence(&sealed.store(), &sample::passed(), sample::issuer(), &sample::signer(), vec![]);
+    assert!(matches!(again, Err(EvidenceError::Exists { .. })));
+    let bad_name = vec![("../out".to_owned(), vec![])];
+    let dir = tempfile::tempdir().unwrap();
+    let refused = seal_evidence(dir.path(), &sample::passed(), sample::issuer(), &sample::signer(), bad_name);
+    assert!(matches!(refused, Err(EvidenceError::FileName { .. })));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let unwritable = seal_evidence(&file, &sample::passed(), sample::issuer(), &sample::signer(), vec![]);
+    assert!(matches!(unwritable, Err(EvidenceError::Write { .. })));
+}
+
+/// LIES 46: names go in as pseudonyms, and nothing of them comes out in any file.
+#[test]
+fn a_patients_name_is_in_no_file_of_the_evidence() {
+    let name = "Smith_John_MRI.dcm";
+    let pseudonymizer = evidence::Pseudonymizer::new([5; 32]);
+    let mut annex = evidence::Annex::new(domain::DrillId("d".into()));
+    annex.note(&pseudonymizer.path(name.as_bytes()), name.as_bytes());
+    annex.note(&pseudonymizer.object(name), name.as_bytes());
+    let mut events = sample::failed();
+    for event in &mut events {
+        match &mut event.kind {
+            domain::DrillEventKind::ChainRecorded { chain, .. } => chain.objects[0].object = pseudonymizer.object(name),
+            domain::DrillEventKind::CheckEnded { report } => {
+                for finding in &mut report.findings {
+                    if let domain::FindingKind::TreeDiffers { examples, .. } = &mut finding.kind {
+                        *examples = vec![pseudonymizer.path(name.as_bytes())];
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let report = evidence::Report::from_events(&events, sample::issuer()).unwrap();
+    let page = vec![(names::REPORT_HTML.to_owned(), firedrill::report::html(&report))];
+    let dir = tempfile::tempdir().unwrap();
+    let sealed = seal_evidence(dir.path(), &events, sample::issuer(), &sample::signer(), page).unwrap();
+    let mut seen = 0;
+    for file in file_names(&sealed.directory) {
+        let text = fs::read(sealed.directory.join(&file)).unwrap();
+        let text = String::from_utf8_lossy(&text).to_lowercase();
+        assert!(!text.contains("smith") && !text.contains("john_mri"), "{file}");
+        seen += usize::from(text.contains(&pseudonymizer.path(name.as_bytes()).0));
+    }
+    assert!(seen >= 3, "the pseudonym is in report, events and checks");
+    assert!(String::from_utf8_lossy(&annex.to_json()).contains(name), "and the annex resolves it");
+}
+
+#[test]
+fn ssh_keygen_verifies_the_sums() {
+    let sealed = Sealed::of(&sample::failed());
+    let allowed = sealed.home.path().join("allowed_signers");
+    fs::write(&allowed, sample::signer().public().allowed_signers_line("runner@clinic", Some(sealed.evidence.report.started_at))).unwrap();
+    let verify = |message: &Path| {
+        Command::new("ssh-keygen")
+            .args(["-Y", "verify", "-I", "runner@clinic", "-n", evidence::NAMESPACE, "-O", "verify-time=20261121210000Z", "-f"])
+            .arg(&allowed)
+            .arg("-s")
+            .arg(sealed.file(names::SUMS_SIGNATURE))
+            .stdin(fs::File::open(message).unwrap())
+            .output()
+            .unwrap()
+    };
+    let good = verify(&sealed.file(names::SUMS));
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(String::from_utf8_lossy(&good.stdout).contains(&sample::signer().public().fingerprint()));
+    assert!(!verify(&sealed.file(names::REPORT)).status.success());
+    run(Command::new("sha256sum").args(["--check", "--strict", "--quiet", names::SUMS]).current_dir(&sealed.evidence.directory));
+}
+
+#[test]
+fn openssl_verifies_the_attestation() {
+    let sealed = Sealed::of(&sample::passed());
+    let envelope: evidence::Envelope = serde_json::from_slice(&fs::read(sealed.file(names::ATTESTATION)).unwrap()).unwrap();
+    let decode = |text: &str| data_encoding::BASE64.decode(text.as_bytes()).unwrap();
+    let (message, signature) = (sealed.home.path().join("pae"), sealed.home.path().join("sig"));
+    let pae = evidence::pae(&envelope.payload_type, &decode(&envelope.payload));
+    assert!(pae.len() < evidence::STATEMENT_LIMIT);
+    fs::write(&message, pae).unwrap();
+    fs::write(&signature, decode(&envelope.signatures[0].sig)).unwrap();
+    let verify = || {
+        let mut command = Command::new("openssl");
+        command.args(["pkeyutl", "-verify", "-pubin", "-rawin", "-inkey"]).arg(sealed.file(names::SIGNER));
+        command.arg("-in").arg(&message).arg("-sigfile").arg(&signature);
+        command.output().unwrap().status.success()
+    };
+    assert!(verify());
+    fs::write(&message, "DSSEv1 0  0 ").unwrap();
+    assert!(!verify());
+}
+
+#[test]
+fn keys_of_openssh_and_openssl_sign_evidence() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path("ssh")));
+    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "secret", "-f"]).arg(path("locked")));
+    run(Command::new("ssh-keygen").args(["-q", "-t", "ecdsa", "-N", "", "-f"]).arg(path("ecdsa")));
+    run(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(path("pem")));
+    run(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-aes256", "-pass", "pass:x", "-out"]).arg(path("pem-locked")));
+    run(Command::new("openssl").args(["genpkey", "-algorithm", "x25519", "-out"]).arg(path("x25519")));
+    let load = |name: &str| evidence::SignerKey::load(&path(name));
+    let shown = run(Command::new("ssh-keygen").args(["-l", "-f"]).arg(path("ssh")));
+    assert!(shown.contains(&load("ssh").unwrap().public().fingerprint()));
+    let public = run(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(path("pem")));
+    assert_eq!(load("pem").unwrap().public().to_pem(), public);
+    for locked in ["locked", "pem-locked"] {
+        let error = load(locked).unwrap_err();
+        assert!(matches!(error, EvidenceError::EncryptedKey { .. }) && error.to_string().contains("passphrase"));
+    }
+    for other in ["ecdsa", "x25519"] {
+        assert!(matches!(load(other), Err(EvidenceError::NotAKey { .. })), "{other}");
+    }
+    // and ssh-keygen reads what we save
+    sample::signer().save(&path("ours"), "runner@clinic").unwrap();
+    assert!(run(Command::new("ssh-keygen").args(["-y", "-f"]).arg(path("ours"))).starts_with(&sample::signer().public().to_openssh()));
+}
+
+#[test]
+fn an_independent_library_verifies_the_envelope() {
+    let python = run(&mut Command::new("tests/servers/python-setup.sh"));
+    let sealed = Sealed::of(&sample::failed());
+    let verify = |key: &Path| {
+        Command::new(python.trim())
+            .arg("tests/servers/verify-envelope.py")
+            .arg(sealed.file(names::ATTESTATION))
+            .arg(key)
+            .arg(sample::signer().public().fingerprint())
+            .output()
+            .unwrap()
+    };
+    let good = verify(&sealed.file(names::SIGNER));
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    assert_eq!(String::from_utf8_lossy(&good.stdout).trim(), "FAILED");
+    let other = sealed.home.path().join("other.pem");
+    fs::write(&other, evidence::SignerKey::generate().unwrap().public().to_pem()).unwrap();
+    assert!(!verify(&other).status.success());
+}
+
+/// `FIREDRILL_WRITE_SCHEMA=1 cargo test schema` writes the schema anew.
+#[test]
+fn the_published_schema_is_true_and_describes_real_reports() {
+    let path = "docs/schema/report.v1.schema.json";
+    let mut schema = serde_json::to_value(schemars::schema_for!(evidence::Report)).unwrap();
+    schema["$id"] = format!("https://{}.schema.json", evidence::REPORT_SCHEMA).into();
+    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    if std::env::var_os("FIREDRILL_WRITE_SCHEMA").is_some() {
+        fs::write(path, &text).unwrap();
+    }
+    assert_eq!(fs::read_to_string(path).unwrap(), text, "run with FIREDRILL_WRITE_SCHEMA=1 to renew it");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for events in [sample::passed(), sample::warned(), sample::failed(), sample::inconclusive()] {
+        let json = sample::report(&events).to_json();
+        let mut report: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let problems: Vec<String> = validator.iter_errors(&report).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(problems.is_empty(), "{problems:?}");
+        report["verdict"] = "GREAT".into();
+        assert!(!validator.is_valid(&report));
+        report["verdict"] = "PASSED".into();
+        report["surprise"] = 1.into();
+        assert!(!validator.is_valid(&report));
+    }
+}
+
+fn auditor(arguments: &[&str], paths: &[&Path]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_firedrill-verify")).args(arguments).args(paths).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_auditors_binary_says_what_it_found() {
+    let sealed = Sealed::of(&sample::failed());
+    let trusted = sealed.home.path().join("allowed_signers");
+    fs::write(&trusted, sample::signer().public().allowed_signers_line("runner@clinic", None)).unwrap();
+    let trust = trusted.to_str().unwrap();
+    let (code, out, _) = auditor(&["--trust", trust], &[&sealed.store()]);
+    assert_eq!(code, 0, "{out}");
+    for said in [
+        "TRUSTED  evidence of a FAILED drill",
+        "runner@clinic",
+        "SHA256:",
+        "Electronic health records",
+        "18201 matched",
+        "18h achieved, 1d promised: met",
+        "2 signatures",
+    ] {
+        assert!(out.contains(said), "{said}:\n{out}");
+    }
+    let (code, out, _) = auditor(&["--trust", trust, "--json"], &[&sealed.store()]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json[0]["trusted"], &json[0]["verdict"]), (0, &true.into(), &"FAILED".into()));
+
+    let page = sealed.file(names::REPORT_HTML);
+    let mut bytes = fs::read(&page).unwrap();
+    bytes[3] ^= 1;
+    fs::write(&page, bytes).unwrap();
+    let (code, out, _) = auditor(&["--trust", trust], &[&sealed.store()]);
+    assert_eq!(code, 1);
+    assert!(out.contains("REFUSED") && out.contains("report.html was changed"), "{out}");
+
+    let (code, _, err) = auditor(&[], &[&sealed.store()]);
+    assert!(code == 2 && err.contains("--trust"), "{err}");
+    let (code, _, err) = auditor(&["--trust", trust], &[]);
+    assert_eq!(code, 2, "{err}");
+    let (code, out, err) = auditor(&["--trust", "no/such/file"], &[&sealed.store()]);
+    assert!(code == 2 && out.is_empty() && err.contains("nothing was verified"), "{err}");
 }
