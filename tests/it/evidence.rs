@@ -536,3 +536,68 @@ fn the_auditors_binary_says_what_it_found() {
     let (code, out, err) = auditor(&["--trust", "no/such/file"], &[&sealed.store()]);
     assert!(code == 2 && out.is_empty() && err.contains("nothing was verified"), "{err}");
 }
+
+/// The commands of `docs/evidence.md`, run as they stand there.
+#[test]
+fn the_documented_commands_check_the_evidence() {
+    let guide = fs::read_to_string("docs/evidence.md").unwrap();
+    let script = guide.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let sealed = Sealed::of(&sample::failed());
+    let above = sealed.evidence.directory.parent().unwrap().join("allowed_signers");
+    fs::write(&above, sample::signer().public().allowed_signers_line("runner@clinic", None)).unwrap();
+    let check = || {
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", script]).env("NAME", "runner@clinic").current_dir(&sealed.evidence.directory);
+        command.output().unwrap()
+    };
+    let good = check();
+    let said = String::from_utf8_lossy(&good.stdout);
+    assert!(good.status.success(), "{said}{}", String::from_utf8_lossy(&good.stderr));
+    assert!(said.contains("Good \"firedrill-evidence\" signature") && said.contains("\"result\": \"FAILED\""), "{said}");
+    fs::write(sealed.file(names::EVENTS), "{}\n").unwrap();
+    assert!(!check().status.success());
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever a trust file holds, it is read or refused, and trusts nobody it does not name.
+        #[test]
+        fn no_trust_file_breaks_the_reader(text in "([a-z@\",=! *]|namespaces=|valid-before=|2026|Z|ssh-ed25519 |AAAAC3NzaC1lZDI1NTE5AAAA|\n){0,40}") {
+            if let Ok(trust) = TrustFile::parse(&text) {
+                let now = domain::Timestamp::from_unix(1_800_000_000);
+                prop_assert!(trust.judge(&sample::signer().public(), now).is_err());
+            }
+        }
+
+        /// Any stretch of any file, overwritten with anything else.
+        #[test]
+        fn no_overwritten_stretch_goes_unnoticed(pick in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), with in prop::collection::vec(any::<u8>(), 1..40)) {
+            let sealed = Sealed::of(&sample::passed());
+            let all = file_names(&sealed.evidence.directory);
+            let path = sealed.file(pick.get(&all[..]).as_str());
+            let good = fs::read(&path).unwrap();
+            let mut hurt = good.clone();
+            let at = at.index(hurt.len());
+            let end = (at + with.len()).min(hurt.len());
+            hurt.splice(at..end, with);
+            prop_assume!(hurt != good);
+            fs::write(&path, &hurt).unwrap();
+            prop_assert!(sealed.verify()[0].is_err());
+        }
+
+        /// Names of objects never collide across kinds or keys, and never show what they stand for.
+        #[test]
+        fn pseudonyms_hide_names(name in "[A-Za-z]{5,20}", key in any::<[u8; 32]>()) {
+            let pseudonymizer = evidence::Pseudonymizer::new(key);
+            let (object, path) = (pseudonymizer.object(&name), pseudonymizer.path(name.as_bytes()));
+            prop_assert!(!object.0.contains(&name) && !path.0.contains(&name));
+            prop_assert_ne!(&object.0["object-".len()..], &path.0["path-".len()..]);
+        }
+    }
+}
