@@ -351,6 +351,11 @@ mod tests {
             measurements.recovery.as_mut().unwrap().measured = Elapsed { nanos: 1 };
         }
         assert!(matches!(Report::from_events(&events, sample::issuer()), Err(EvidenceError::Disagrees { what: "measurements" })));
+        let mut events = sample::passed();
+        if let DrillEventKind::Finished { assessments, .. } = &mut events.last_mut().unwrap().kind {
+            assessments.pop();
+        }
+        assert!(matches!(Report::from_events(&events, sample::issuer()), Err(EvidenceError::Disagrees { what: "assessments" })));
         let events = sample::passed();
         assert!(matches!(Report::from_events(&events[..4], sample::issuer()), Err(EvidenceError::Incomplete { .. })));
         assert!(matches!(Report::from_events(&[], sample::issuer()), Err(EvidenceError::Incomplete { .. })));

@@ -4,6 +4,7 @@
 // `sample` is compiled into the library's unit tests too, where these are rooms of the crate
 use firedrill::{domain, evidence};
 
+mod auditor;
 mod sample;
 #[path = "evidence.rs"]
 mod sealed;
