@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Attestation, Issuer, KeyCustody, Refused, Signer, TrustError, TrustFile, verify};
+use super::{Attestation, KeyCustody, Refused, TrustError, TrustFile, verify};
 use crate::domain::{Met, Verdict};
 
 /// Arguments of a verification.
@@ -167,11 +167,4 @@ fn to_json(result: &Result<Attestation, Refused>) -> serde_json::Value {
 /// Text from a file, without anything a terminal would obey.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-impl Issuer {
-    /// For a report that `signer` will sign.
-    pub fn of(signer: &dyn Signer, custody: KeyCustody, organisation: Option<String>) -> Self {
-        Self { key: signer.public().fingerprint(), custody, organisation }
-    }
 }

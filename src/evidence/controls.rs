@@ -230,7 +230,7 @@ mod tests {
     use crate::evidence::sample;
 
     fn outcome(report: &Report, id: &str) -> ControlOutcome {
-        report.controls.iter().flat_map(|p| &p.controls).find(|c| c.id == id).unwrap().outcome
+        report.controls.iter().flat_map(|p| &p.controls).find(|c| c.id == id).expect("a known control").outcome
     }
 
     #[test]

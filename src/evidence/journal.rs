@@ -1,7 +1,7 @@
 //! The journal: every event of a drill, on disk before anybody is told.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::EvidenceError;
@@ -13,6 +13,7 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     state: DrillState,
+    whole_bytes: u64,
 }
 
 impl Journal {
@@ -33,7 +34,7 @@ impl Journal {
         if let Some(parent) = path.parent() {
             super::store::sync_dir(parent)?;
         }
-        Ok(Self { path, file, state: DrillState::default() })
+        Ok(Self { path, file, state: DrillState::default(), whole_bytes: 0 })
     }
 
     /// Takes up a journal that a crash left: a torn last line is cut off, and the rest comes back with it.
@@ -49,7 +50,7 @@ impl Journal {
         }
         let file = OpenOptions::new().append(true).open(&path).map_err(EvidenceError::write(&path))?;
         file.set_len(read.whole_bytes).and_then(|()| file.sync_all()).map_err(EvidenceError::write(&path))?;
-        Ok((Self { path, file, state }, read))
+        Ok((Self { path, file, state, whole_bytes: read.whole_bytes }, read))
     }
 
     /// Writes one event and syncs it. When this returns, the event outlives the process and the power.
@@ -61,8 +62,13 @@ impl Journal {
         next.apply(event)?;
         let mut line = serde_json::to_vec(event).map_err(|e| EvidenceError::encode("an event")(e.into()))?;
         line.push(b'\n');
-        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(EvidenceError::write(&self.path))?;
+        if let Err(source) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+            // half a line must not run into the next one; where even this fails, reading back leaves the torn line out
+            let _ = self.file.set_len(self.whole_bytes).and_then(|()| self.file.seek(SeekFrom::End(0)).map(|_| ()));
+            return Err(EvidenceError::Write { path: self.path.clone(), source });
+        }
         self.state = next;
+        self.whole_bytes += line.len() as u64;
         Ok(())
     }
 

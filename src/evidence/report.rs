@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::controls::{ProfileRows, controls};
 use super::limits::{Limit, limits};
-use super::{EvidenceError, KeyCustody};
+use super::{EvidenceError, KeyCustody, Signer};
 use crate::domain::{
     Assessment, CheckOutcome, CheckReport, Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, Elapsed, Finding, Measurements,
     Phase, Plan, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, SelectedPoint, Severity, Timestamp, Transport, Verdict,
@@ -129,6 +129,13 @@ pub struct Definition {
     pub word: String,
     /// Its meaning.
     pub meaning: String,
+}
+
+impl Issuer {
+    /// For a report that `signer` will sign.
+    pub fn of(signer: &dyn Signer, custody: KeyCustody, organisation: Option<String>) -> Self {
+        Self { key: signer.public().fingerprint(), custody, organisation }
+    }
 }
 
 impl Report {
@@ -344,6 +351,11 @@ mod tests {
             measurements.recovery.as_mut().unwrap().measured = Elapsed { nanos: 1 };
         }
         assert!(matches!(Report::from_events(&events, sample::issuer()), Err(EvidenceError::Disagrees { what: "measurements" })));
+        let mut events = sample::passed();
+        if let DrillEventKind::Finished { assessments, .. } = &mut events.last_mut().unwrap().kind {
+            assessments.pop();
+        }
+        assert!(matches!(Report::from_events(&events, sample::issuer()), Err(EvidenceError::Disagrees { what: "assessments" })));
         let events = sample::passed();
         assert!(matches!(Report::from_events(&events[..4], sample::issuer()), Err(EvidenceError::Incomplete { .. })));
         assert!(matches!(Report::from_events(&[], sample::issuer()), Err(EvidenceError::Incomplete { .. })));

@@ -33,7 +33,7 @@ pub fn seal_evidence(
     events: &[DrillEvent],
     issuer: Issuer,
     signer: &dyn Signer,
-    extra_files: Vec<(String, Vec<u8>)>,
+    extra_files: Vec<NamedFile>,
 ) -> Result<SealedEvidence, EvidenceError> {
     let report = Report::from_events(events, issuer)?;
     let id = report.report_id.0.clone();
@@ -46,13 +46,16 @@ pub fn seal_evidence(
     Ok(SealedEvidence { directory, report, statement })
 }
 
+/// A file's name and content.
+type NamedFile = (String, Vec<u8>);
+
 /// All files of the directory.
 fn sealed_files(
     report: &Report,
     events: &[DrillEvent],
     signer: &dyn Signer,
-    extra_files: Vec<(String, Vec<u8>)>,
-) -> Result<(Vec<(String, Vec<u8>)>, Statement), EvidenceError> {
+    extra_files: Vec<NamedFile>,
+) -> Result<(Vec<NamedFile>, Statement), EvidenceError> {
     let mut files = vec![
         (names::REPORT.to_owned(), report.to_json()),
         (names::EVENTS.to_owned(), journal::journal_bytes(events)?),

@@ -101,7 +101,7 @@ struct CheckView {
 struct ObjectView {
     object: String,
     role: String,
-    version: String,
+    version: Option<String>,
     size: String,
     stored: String,
     lock: String,
@@ -349,7 +349,7 @@ impl ObjectView {
         Self {
             object: object.object.to_string(),
             role: object.role.clone(),
-            version: object.version.clone().unwrap_or_else(|| "none".to_owned()),
+            version: object.version.clone(),
             size: ByteSize(object.size).to_string(),
             stored: object.stored_at.0.strftime("%Y-%m-%d %H:%M").to_string(),
             lock,
@@ -488,6 +488,9 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "a developer's own switch")]
         let Some(dir) = std::env::var_os("FIREDRILL_SAMPLE_PAGES") else { return };
         let dir = std::path::Path::new(&dir);
+        let mut demo = sample::report(&sample::tried_out());
+        demo.issuer.custody = KeyCustody::MadeOnTheSpot;
+        std::fs::write(dir.join("tried_out.html"), html(&demo)).unwrap();
         for (name, events) in [
             ("passed", sample::passed()),
             ("warned", sample::warned()),

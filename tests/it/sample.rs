@@ -224,6 +224,40 @@ pub fn warned() -> Vec<DrillEvent> {
     torn_down(story).end(5)
 }
 
+/// As a first try leaves it: a local directory, no locks to be seen, no objectives but one.
+pub fn tried_out() -> Vec<DrillEvent> {
+    let mut events = passed();
+    for event in &mut events {
+        match &mut event.kind {
+            DrillEventKind::Started { plan, .. } => {
+                plan.objectives = Objectives { rto: Some(Period::from_secs(900)), ..Objectives::default() };
+                plan.trigger = Trigger::OnDemand { reason: None };
+                plan.plan = None;
+            }
+            DrillEventKind::PointSelected { point } => {
+                point.producer = "unsigned".into();
+                point.captured_from = CaptureSource::Manifest;
+                point.points_seen = 1;
+                point.worst_gap = None;
+            }
+            DrillEventKind::ChainRecorded { chain, transport } => {
+                for object in &mut chain.objects {
+                    object.lock = LockFacts::unknown("a local directory has no object lock");
+                    object.version = None;
+                    object.etag = None;
+                    object.storage_class = None;
+                    object.server_encryption = None;
+                }
+                *transport = Transport { store: "file".into(), credentials: "none".into(), ..Transport::default() };
+            }
+            _ => {}
+        }
+    }
+    events.pop();
+    let elapsed = events.last().map_or(0, |e| e.elapsed.nanos) / 1_000_000;
+    Story { events, millis: elapsed }.end(4)
+}
+
 pub fn failed() -> Vec<DrillEvent> {
     let damaged = Finding::backup(
         "everything is back",
