@@ -70,10 +70,7 @@ impl ReadStore for S3 {
     async fn lock(&self, key: &str, head: &Head) -> Result<LockFacts, StorageError> {
         let version = head.facts.version.as_deref();
         let shown = lock_state(head.facts.lock_mode.as_deref(), head.facts.lock_until.as_deref());
-        let hold = match head.facts.lock_legal_hold.as_deref() {
-            Some(word) => Some(word == "ON"),
-            None => None,
-        };
+        let hold = head.facts.lock_legal_hold.as_deref().map(|word| word == "ON");
         if let Some(state) = shown {
             let hold = match hold {
                 Some(hold) => Some(hold),
