@@ -571,7 +571,7 @@ fn listing_of(page: xml::ListPage, prefix: &str) -> Listing {
     }
     for common in page.common_prefixes {
         match plain(&common.prefix) {
-            Some(p) if p.starts_with(prefix) && can_be_requested(p.trim_end_matches('/')) => listing.prefixes.push(p),
+            Some(p) if p.starts_with(prefix) && can_be_requested(p.strip_suffix('/').unwrap_or(&p)) => listing.prefixes.push(p),
             _ => listing.skipped += 1,
         }
     }

@@ -199,6 +199,15 @@ impl BucketWriter {
     /// [`StorageError::LockNotKept`]; others.
     pub async fn lock(&self, key: &str, version: Option<&str>, mode: LockMode, until: Timestamp) -> Result<(), StorageError> {
         const OPERATION: &str = "PutObjectRetention";
+        // a bucket's default may have locked it already, perhaps for longer than was asked for
+        let (mode, until) = match self.bucket.retention(key, version).await? {
+            Retention::Set { mode: shown, until: shown_until } => match (lock_mode(&shown), xml::instant(&shown_until)) {
+                (Some(has), Some(at)) if has >= mode && at.seconds_since(until) >= 0 => return Ok(()),
+                (Some(has), Some(at)) => (has.max(mode), if at > until { at } else { until }),
+                _ => (mode, until),
+            },
+            Retention::None | Retention::NotVisible => (mode, until),
+        };
         let word = match mode {
             LockMode::Compliance => "COMPLIANCE",
             LockMode::Governance => "GOVERNANCE",

@@ -93,9 +93,14 @@ impl Ceph {
         for (name, value) in headers {
             request.headers_mut().insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
         }
+        if body.is_empty() {
+            request.headers_mut().insert("content-length", HeaderValue::from_static("0"));
+        }
         AwsAuthorizer::new(&credential, "s3", "us-east-1").try_authorize(&mut request, None).unwrap();
         let (parts, _) = request.into_parts();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        // no idle connections: every test has a runtime of its own, and a connection dies with the runtime it was made on
+        static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+        let client = CLIENT.get_or_init(|| reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap());
         let answer = client.request(parts.method, &url).headers(parts.headers).body(body.to_owned()).send().await.unwrap();
         (answer.status(), answer.headers().clone(), answer.text().await.unwrap())
     }
