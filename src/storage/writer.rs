@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::bucket::{Bucket, Call, Head, Retention, lock_mode};
 use super::error::StorageError;
 use super::retry::{Failure, Patience};
-use super::{Environment, Now, Settings, xml};
+use super::{Depth, Environment, Now, Settings, xml};
 use crate::domain::{LockMode, Timestamp};
 
 /// A bucket that may be written to.
@@ -42,6 +42,16 @@ impl BucketWriter {
     /// The same bucket, to read from.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
+    }
+
+    /// Whether anything at all begins with `prefix`.
+    ///
+    /// # Errors
+    /// [`StorageError`]
+    pub async fn exists_below(&self, prefix: &str) -> Result<bool, StorageError> {
+        let mut found = false;
+        self.bucket.list(prefix, Depth::OneLevel, &mut |page| found |= !page.is_empty()).await?;
+        Ok(found)
     }
 
     /// Stores a small object under a name that must be free. Where the answer to a try is lost, the object is looked for

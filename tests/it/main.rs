@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod faults;
+mod seal_s3;
 mod servers;
 mod vault;

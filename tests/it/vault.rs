@@ -577,3 +577,49 @@ async fn an_object_can_be_read_by_several_at_once() {
     let odd = ObjectRef { key: "a/../b".into(), size: 1, stored_at: firedrill::domain::Timestamp::from_unix(0) };
     assert!(matches!(faulty.view.pin(&odd, "object").await, Err(VaultError::Storage(StorageError::UnusableName { .. }))));
 }
+
+#[tokio::test]
+async fn credentials_of_containers_and_instances_are_asked_for() {
+    const ANSWER: &str = r#"{"AccessKeyId":"temporary","SecretAccessKey":"secret","Token":"token","Expiration":"2099-01-01T00:00:00Z","RoleArn":"r","Code":"Success"}"#;
+    let bucket = ceph().bucket(Locking::Off).await;
+    let source = source(&ceph().http(), &bucket, "", Some("*"));
+    let service = Proxy::start(1, vec![]);
+    let token_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token_file.path(), "container-token").unwrap();
+    let env = |pairs: &[(&str, &str)]| Environment::new(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    let container = env(&[
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/container", service.url())),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token_file.path().to_str().unwrap()),
+    ]);
+    let instance = env(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &service.url())]);
+    for (env, word, asked) in [(container, "container", "/container"), (instance.clone(), "instance", "/latest/meta-data")] {
+        service.set(vec![
+            on(Method::GET, "/container", 9, Fault::Say(ANSWER)),
+            on(Method::PUT, "/latest/api/token", 9, Fault::Say("metadata-token")),
+            on(Method::GET, "/security-credentials/drill-role", 9, Fault::Say(ANSWER)),
+            on(Method::GET, "/security-credentials/", 9, Fault::Say("drill-role")),
+        ]);
+        let view = VaultView::open_with(&source, &settings(&source), &env, now()).await.unwrap();
+        assert_eq!(view.transport().credentials, word);
+        // the keys are found and used; this server does not know them
+        let error = view.probe().await.unwrap_err();
+        assert!(matches!(error.storage(), Some(StorageError::CredentialsRefused { .. })), "{word}: {error:?}");
+        assert!(service.log().iter().any(|l| l.contains(asked)), "{:?}", service.log());
+    }
+    // a place that gives nothing is named, soon
+    service.set(vec![on(Method::PUT, "", usize::MAX, Fault::Answer(403, ""))]);
+    let started = std::time::Instant::now();
+    let view = VaultView::open_with(&source, &settings(&source), &instance, now()).await.unwrap();
+    let error = view.probe().await.unwrap_err();
+    assert!(matches!(error.storage(), Some(StorageError::CredentialsUnusable { from, .. }) if from == "instance"), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(12));
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_ranges_is_refused_and_not_asked_for_ever() {
+    let faulty = Faulty::new().await;
+    let error = faulty.read_with(vec![on(Method::GET, "big.age", usize::MAX, Fault::Say("whole"))]).await.unwrap_err();
+    assert!(matches!(error.storage(), Some(StorageError::BadAnswer { .. })), "{error:?}");
+    assert_eq!(error.blame(), Cause::Runner);
+    assert!(faulty.proxy.log().len() <= 6 * 4, "{}", faulty.proxy.log().len());
+}
