@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
 use super::error::Tap;
 use super::{CodecError, Layer, Limit};
@@ -50,6 +50,17 @@ pub fn decompressor<'a>(compression: Compression, input: impl BufRead + Send + '
     })
 }
 
+/// A zstd decoder's memory, which one stream after the other can use.
+pub(crate) struct ZstdContext(DCtx<'static>);
+
+impl ZstdContext {
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut context = DCtx::try_create().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        context.set_parameter(DParameter::WindowLogMax(31)).map_err(|code| io::Error::other(get_error_name(code)))?;
+        Ok(Self(context))
+    }
+}
+
 /// Reads zstd frames, skippable ones included, windows up to 2 GiB (`--long=31`).
 pub(crate) struct ZstdReader<R> {
     input: R,
@@ -60,20 +71,18 @@ pub(crate) struct ZstdReader<R> {
 
 impl<R: BufRead> ZstdReader<R> {
     pub(crate) fn new(input: R) -> io::Result<Self> {
-        let mut context = DCtx::try_create().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        context.set_parameter(DParameter::WindowLogMax(31)).map_err(|code| io::Error::other(get_error_name(code)))?;
+        Self::with(ZstdContext::new()?, input)
+    }
+
+    /// A reader that uses another one's memory.
+    pub(crate) fn with(context: ZstdContext, input: R) -> io::Result<Self> {
+        let mut context = context.0;
+        context.reset(ResetDirective::SessionOnly).map_err(|code| io::Error::other(get_error_name(code)))?;
         Ok(Self { input, context, open: None })
     }
 
-    /// The same decoder for another stream.
-    pub(crate) fn again(mut self, input: R) -> io::Result<Self> {
-        use zstd::zstd_safe::ResetDirective;
-        self.context.reset(ResetDirective::SessionOnly).map_err(|code| io::Error::other(get_error_name(code)))?;
-        Ok(Self { input, context: self.context, open: None })
-    }
-
-    pub(crate) fn get_mut(&mut self) -> &mut R {
-        &mut self.input
+    pub(crate) fn into_context(self) -> ZstdContext {
+        ZstdContext(self.context)
     }
 }
 

@@ -1,19 +1,20 @@
 //! A sealed set straight to a bucket.
 //!
-//! Nothing appears under a final name before [`S3SetWriter::commit`]: large objects are multipart uploads that are put
+//! Nothing appears under a final name before [`SetWriter::commit`]: large objects are multipart uploads that are put
 //! together then, small ones wait in memory. The manifest comes last, after every other object is there and, where a lock
 //! was asked for, is seen to be locked. Whatever goes wrong before that leaves no object, and at worst, when the network
 //! dies in the middle of a commit, objects without a manifest, which are no backup.
 
 use std::collections::VecDeque;
-use std::mem;
+use std::{io, mem};
 
-use aws_lc_rs::digest;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::domain::{Blake3, LockMode, Sha256, Timestamp};
+use super::{SetWriter, Written};
+use crate::codec::manifest::{MANIFEST, SIGNATURE};
+use crate::domain::{LockMode, Timestamp};
 use crate::storage::{BucketLock, BucketWriter, Environment, Head, Now, PartTag, Settings, StorageError, Upload};
 
 /// Uploads of parts that are under way at the same time.
@@ -30,15 +31,19 @@ pub struct SetLock {
     pub until: Timestamp,
 }
 
-/// One object that was written, before it has its final name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WrittenObject {
-    /// Bytes.
-    pub size: u64,
-    /// BLAKE3 of the bytes.
-    pub blake3: Blake3,
-    /// SHA-256 of the same.
-    pub sha256: Sha256,
+/// Where a set goes.
+#[derive(Debug, Clone)]
+pub struct S3Target<'a> {
+    /// The bucket's name.
+    pub bucket: &'a str,
+    /// Prefix in the bucket: empty, or ending in a slash.
+    pub prefix: &'a str,
+    /// How the bucket is reached.
+    pub settings: &'a Settings,
+    /// Where credentials are looked for.
+    pub env: &'a Environment,
+    /// The lock that every object must have.
+    pub lock: Option<SetLock>,
 }
 
 /// Writes one sealed set into a bucket. For blocking threads.
@@ -68,8 +73,6 @@ struct Current {
     in_flight: VecDeque<AbortOnDropHandle<Result<PartTag, StorageError>>>,
     tags: Vec<PartTag>,
     size: u64,
-    blake3: blake3::Hasher,
-    sha256: digest::Context,
 }
 
 /// An object whose bytes are all there, and whose name is not.
@@ -88,22 +91,13 @@ fn part_size(number: usize) -> usize {
 }
 
 impl S3SetWriter {
-    /// Prepares to write the set `id` below `prefix` (empty, or ending in a slash). Checks that the id is free, and that
-    /// the bucket can lock at all where a lock is asked for.
+    /// Prepares to write the set `id`. Checks that the id is free, and that the bucket can lock at all where a lock is
+    /// asked for. Like all of this type for blocking threads only; the waiting is done by `runtime`.
     ///
     /// # Errors
     /// [`StorageError::AlreadyExists`], [`StorageError::LockNotKept`]; whatever connecting says.
-    #[expect(clippy::too_many_arguments, reason = "each is a different thing, and there is one caller")]
-    pub fn new(
-        bucket: &str,
-        prefix: &str,
-        id: &str,
-        settings: &Settings,
-        env: &Environment,
-        now: Now,
-        lock: Option<SetLock>,
-        runtime: Handle,
-    ) -> Result<Self, StorageError> {
+    pub fn new(target: &S3Target<'_>, id: &str, now: Now, runtime: Handle) -> Result<Self, StorageError> {
+        let S3Target { bucket, prefix, settings, env, lock } = *target;
         let storage = BucketWriter::connect(bucket, settings, env, now)?;
         let folder = format!("{prefix}{id}/");
         runtime.block_on(async {
@@ -124,31 +118,10 @@ impl S3SetWriter {
         Ok(Self { storage, runtime, folder, lock, current: None, waiting: Vec::new(), committed: false })
     }
 
-    /// Begins the object `name` of the set.
-    pub fn begin(&mut self, name: &str) {
-        self.current = Some(Current {
-            key: format!("{}{name}", self.folder),
-            buffer: BytesMut::new(),
-            upload: None,
-            sent: 0,
-            in_flight: VecDeque::new(),
-            tags: Vec::new(),
-            size: 0,
-            blake3: blake3::Hasher::new(),
-            sha256: digest::Context::new(&digest::SHA256),
-        });
-    }
-
-    /// Adds bytes to the object. Waits while enough parts are under way.
-    ///
-    /// # Errors
-    /// [`StorageError`] of this or an earlier part.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
+    fn send_all_but_the_last(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
         let Self { current, storage, runtime, .. } = self;
-        let current = current.as_mut().expect("write comes after begin");
+        let current = current.as_mut().expect("write comes after create");
         current.size += bytes.len() as u64;
-        current.blake3.update(bytes);
-        current.sha256.update(bytes);
         while !bytes.is_empty() {
             let part = part_size(current.sent);
             if current.buffer.len() == part {
@@ -163,56 +136,42 @@ impl S3SetWriter {
         Ok(())
     }
 
-    /// Ends the object: all its bytes are with the server or, where they are few, in memory.
-    ///
-    /// # Errors
-    /// [`StorageError`] of one of its parts.
-    pub fn finish(&mut self) -> Result<WrittenObject, StorageError> {
-        let mut current = self.current.take().expect("finish comes after begin");
-        let (size, blake3) = (current.size, Blake3(*current.blake3.finalize().as_bytes()));
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(mem::replace(&mut current.sha256, digest::Context::new(&digest::SHA256)).finish().as_ref());
+    fn send_the_rest(&mut self) -> Result<u64, StorageError> {
+        let mut current = self.current.take().expect("finish comes after create");
+        let size = current.size;
         if current.upload.is_none() {
             self.waiting.push(Waiting::Small { key: current.key, body: current.buffer.freeze() });
-        } else {
-            let ended = self.runtime.block_on(async {
-                current.send(&self.storage).await?;
-                current.settle(0).await
-            });
-            if let Err(error) = ended {
-                // given back, so that `abort` finds the upload
-                self.current = Some(current);
-                return Err(error);
-            }
-            let upload = current.upload.expect("it was looked at above");
-            self.waiting.push(Waiting::Large { upload, key: current.key, tags: current.tags, size });
+            return Ok(size);
         }
-        Ok(WrittenObject { size, blake3, sha256: Sha256(sha256) })
+        let ended = self.runtime.block_on(async {
+            current.send(&self.storage).await?;
+            current.settle(0).await
+        });
+        if let Err(error) = ended {
+            // given back, so that `abort` finds the upload
+            self.current = Some(current);
+            return Err(error);
+        }
+        let upload = current.upload.expect("it was looked at above");
+        self.waiting.push(Waiting::Large { upload, key: current.key, tags: current.tags, size });
+        Ok(size)
     }
 
     /// Gives every object its name and lock, then writes the signature, where there is one, and last the manifest.
-    ///
-    /// # Errors
-    /// [`StorageError`]; without a manifest the set does not count as a backup.
-    pub fn commit(&mut self, manifest: (&str, Vec<u8>), signature: Option<(&str, Vec<u8>)>) -> Result<(), StorageError> {
-        let runtime = self.runtime.clone();
-        runtime.block_on(async {
-            while let Some(waiting) = self.waiting.first() {
-                let (key, head) = match waiting {
-                    Waiting::Small { key, body } => (key, self.storage.put_new(key, body.clone()).await?),
-                    Waiting::Large { upload, key, tags, size } => (key, self.storage.complete(upload, tags, *size).await?),
-                };
-                self.lock(key, &head).await?;
-                self.waiting.remove(0);
-            }
-            for (name, bytes) in signature.into_iter().chain([manifest]) {
-                let key = format!("{}{name}", self.folder);
-                let head = self.storage.put_new(&key, bytes.into()).await?;
-                self.lock(&key, &head).await?;
-            }
-            Ok(())
-        })?;
-        self.committed = true;
+    async fn name_and_lock(&mut self, manifest: &[u8], signature: Option<&[u8]>) -> Result<(), StorageError> {
+        while let Some(waiting) = self.waiting.first() {
+            let (key, head) = match waiting {
+                Waiting::Small { key, body } => (key, self.storage.put_new(key, body.clone()).await?),
+                Waiting::Large { upload, key, tags, size } => (key, self.storage.complete(upload, tags, *size).await?),
+            };
+            self.lock(key, &head).await?;
+            self.waiting.remove(0);
+        }
+        for (name, bytes) in signature.map(|bytes| (SIGNATURE, bytes)).into_iter().chain([(MANIFEST, manifest)]) {
+            let key = format!("{}{name}", self.folder);
+            let head = self.storage.put_new(&key, Bytes::copy_from_slice(bytes)).await?;
+            self.lock(&key, &head).await?;
+        }
         Ok(())
     }
 
@@ -223,28 +182,55 @@ impl S3SetWriter {
         }
     }
 
-    /// Gives everything up that was not committed: open uploads vanish from the server.
-    ///
-    /// # Errors
-    /// The first [`StorageError`]; the other uploads are given up all the same.
-    pub fn abort(&mut self) -> Result<(), StorageError> {
+    fn give_up(&mut self) {
         let mut uploads: Vec<Upload> = Vec::new();
-        if let Some(current) = self.current.take() {
-            uploads.extend(current.upload.clone());
-            // parts that are still under way would come back after the abort
-            drop(current);
-        }
+        // parts that are still under way would come back after the abort: dropping their object ends them
+        uploads.extend(self.current.take().and_then(|current| current.upload.clone()));
         uploads.extend(self.waiting.drain(..).filter_map(|waiting| match waiting {
             Waiting::Large { upload, .. } => Some(upload),
             Waiting::Small { .. } => None,
         }));
         self.runtime.block_on(async {
-            let mut outcome = Ok(());
             for upload in &uploads {
-                outcome = outcome.and(self.storage.abort(upload).await);
+                // the error that led here is the one to tell; a lifecycle rule sweeps up what remains
+                let _ = self.storage.abort(upload).await;
             }
-            outcome
-        })
+        });
+    }
+}
+
+impl SetWriter for S3SetWriter {
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        self.current = Some(Current {
+            key: format!("{}{name}", self.folder),
+            buffer: BytesMut::new(),
+            upload: None,
+            sent: 0,
+            in_flight: VecDeque::new(),
+            tags: Vec::new(),
+            size: 0,
+        });
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.send_all_but_the_last(bytes).map_err(io::Error::other)
+    }
+
+    fn finish(&mut self, written: &Written) -> io::Result<()> {
+        let size = self.send_the_rest().map_err(io::Error::other)?;
+        if size == written.size { Ok(()) } else { Err(io::Error::other("another number of bytes was sent than was written")) }
+    }
+
+    fn commit(&mut self, manifest: &[u8], signature: Option<&[u8]>) -> io::Result<()> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.name_and_lock(manifest, signature)).map_err(io::Error::other)?;
+        self.committed = true;
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.give_up();
     }
 }
 
@@ -287,7 +273,7 @@ impl Drop for S3SetWriter {
             || self.waiting.iter().any(|waiting| matches!(waiting, Waiting::Large { .. }));
         // within async code nothing can be waited for
         if !self.committed && open && Handle::try_current().is_err() {
-            let _ = self.abort();
+            self.give_up();
         }
     }
 }

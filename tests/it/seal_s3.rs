@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use firedrill::domain::{Blake3, Sha256};
 use firedrill::domain::{LockMode, LockState, Timestamp};
-use firedrill::seal::s3::{S3SetWriter, SetLock};
+use firedrill::seal::{S3SetWriter, S3Target, SetLock, SetWriter, Written};
 use firedrill::storage::{Settings, StorageError};
 use firedrill::vault::VaultView;
 use http::Method;
@@ -23,7 +24,8 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn writer(runtime: &tokio::runtime::Runtime, endpoint: &str, bucket: &str, lock: Option<SetLock>) -> Result<S3SetWriter, StorageError> {
-    S3SetWriter::new(bucket, "ehr/", ID, &settings(endpoint), &admin(), now(), lock, runtime.handle().clone())
+    let target = S3Target { bucket, prefix: "ehr/", settings: &settings(endpoint), env: &admin(), lock };
+    S3SetWriter::new(&target, ID, now(), runtime.handle().clone())
 }
 
 fn lock_for(seconds: i64) -> SetLock {
@@ -35,17 +37,25 @@ fn data(length: usize, salt: u32) -> Vec<u8> {
 }
 
 /// Writes an object in odd pieces.
-fn write(writer: &mut S3SetWriter, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
-    writer.begin(name);
+fn write(writer: &mut S3SetWriter, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    writer.create(name)?;
     for piece in bytes.chunks(300_007) {
         writer.write(piece)?;
     }
-    let written = writer.finish()?;
-    assert_eq!(written.size, bytes.len() as u64);
-    assert_eq!(written.blake3.0, *blake3::hash(bytes).as_bytes());
+    writer.finish(&written(bytes))
+}
+
+fn written(bytes: &[u8]) -> Written {
     use sha2::Digest;
-    assert_eq!(written.sha256.0, <[u8; 32]>::from(sha2::Sha256::digest(bytes)));
-    Ok(())
+    Written {
+        size: bytes.len() as u64,
+        blake3: Blake3(*blake3::hash(bytes).as_bytes()),
+        sha256: Sha256(sha2::Sha256::digest(bytes).into()),
+    }
+}
+
+fn storage(error: std::io::Error) -> StorageError {
+    error.downcast().expect("the storage's errors come through")
 }
 
 fn keys(runtime: &tokio::runtime::Runtime, bucket: &str) -> Vec<String> {
@@ -75,7 +85,7 @@ fn a_set_is_written_locked_and_read_back() {
         write(&mut writer, name, bytes).unwrap();
         assert!(keys(&runtime, &bucket).is_empty(), "nothing has a final name before the commit");
     }
-    writer.commit(("manifest.json", b"{}".to_vec()), Some(("manifest.sig", b"sig".to_vec()))).unwrap();
+    writer.commit(b"{}", Some(b"sig")).unwrap();
     drop(writer);
     let mut expected: Vec<String> = objects.iter().map(|(name, _)| format!("ehr/{ID}/{name}")).collect();
     expected.extend([format!("ehr/{ID}/manifest.json"), format!("ehr/{ID}/manifest.sig")]);
@@ -109,7 +119,7 @@ fn an_existing_id_is_never_overwritten() {
     let mut late = writer(&runtime, &ceph().http(), &second, None).unwrap();
     write(&mut late, "index", b"mine").unwrap();
     runtime.block_on(ceph().put(&second, &format!("ehr/{ID}/index"), "theirs"));
-    assert!(matches!(late.commit(("manifest.json", b"{}".to_vec()), None), Err(StorageError::AlreadyExists)));
+    assert!(matches!(storage(late.commit(b"{}", None).unwrap_err()), StorageError::AlreadyExists));
     assert_eq!(keys(&runtime, &second), [format!("ehr/{ID}/index")]);
 }
 
@@ -121,10 +131,10 @@ fn giving_up_leaves_nothing_behind() {
     // in the middle of an object, and after it; by name, and by forgetting
     for (whole, forget) in [(false, false), (true, false), (true, true)] {
         let mut writer = writer(&runtime, &ceph().http(), &bucket, None).unwrap();
-        writer.begin("data-00000.tar.zst.age");
+        writer.create("data-00000.tar.zst.age").unwrap();
         writer.write(&large).unwrap();
         if whole {
-            writer.finish().unwrap();
+            writer.finish(&written(&large)).unwrap();
         }
         assert_eq!(open_uploads(&runtime, &bucket), 1);
         if forget {
@@ -156,7 +166,7 @@ fn uploads_survive_what_networks_do_and_leave_one_version() {
     let large = data(40_000_000, 5);
     write(&mut writer, "data-00000.tar.zst.age", &large).unwrap();
     write(&mut writer, "index", b"index").unwrap();
-    writer.commit(("manifest.json", b"{}".to_vec()), None).unwrap();
+    writer.commit(b"{}", None).unwrap();
     let (_, versions) = runtime.block_on(ceph().ok(Method::GET, &format!("{bucket}?versions="), &[], ""));
     assert_eq!(versions.matches("<Version>").count(), 3, "{versions}");
     runtime.block_on(async {
@@ -187,7 +197,7 @@ fn a_server_that_does_not_lock_is_found_out() {
     let proxy = Proxy::start(ceph().http_port, lies);
     let mut writer = writer(&runtime, &proxy.url(), &locked, Some(lock_for(900))).unwrap();
     write(&mut writer, "index", b"index").unwrap();
-    let error = writer.commit(("manifest.json", b"{}".to_vec()), None).unwrap_err();
+    let error = storage(writer.commit(b"{}", None).unwrap_err());
     assert!(matches!(error, StorageError::LockNotKept { .. }), "{error:?}");
     assert!(!keys(&runtime, &locked).iter().any(|key| key.ends_with("manifest.json")), "it must not count as sealed");
 }
@@ -201,7 +211,7 @@ fn a_bucket_that_locks_by_itself_is_content_with_the_longer_lock() {
     runtime.block_on(ceph().ok(Method::PUT, &format!("{bucket}?object-lock="), &[], default));
     let mut writer = writer(&runtime, &ceph().http(), &bucket, Some(lock_for(60))).unwrap();
     write(&mut writer, "index", b"index").unwrap();
-    writer.commit(("manifest.json", b"{}".to_vec()), None).unwrap();
+    writer.commit(b"{}", None).unwrap();
 }
 
 #[test]
@@ -215,9 +225,9 @@ fn a_network_that_dies_while_committing_leaves_no_manifest() {
     write(&mut writer, "data-00000.tar.zst.age", &data(20_000_000, 6)).unwrap();
     write(&mut writer, "index", b"index").unwrap();
     proxy.set(vec![on(Method::PUT, "index", usize::MAX, Fault::Reset)]);
-    let error = writer.commit(("manifest.json", b"{}".to_vec()), None).unwrap_err();
+    let error = storage(writer.commit(b"{}", None).unwrap_err());
     assert!(matches!(error, StorageError::Unreachable { .. }), "{error:?}");
-    writer.abort().unwrap();
+    writer.abort();
     assert!(!keys(&runtime, &bucket).iter().any(|key| key.ends_with("manifest.json")));
     assert_eq!(open_uploads(&runtime, &bucket), 0);
     assert!(!format!("{error} {error:?}").contains(ID));

@@ -3,10 +3,12 @@
 //!
 //! No passphrases: an unattended drill has none.
 
+mod armor;
 mod header;
 mod keys;
 mod stream;
 
+pub use armor::Dearmored;
 pub use header::{Header, TAG, read_header};
 pub use keys::{Identities, IdentityError, RecipientError, Recipients};
 pub use stream::{AgeReader, AgeWriter, CHUNK, Payload, SEALED_CHUNK, SegmentReader};

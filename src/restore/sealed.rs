@@ -1,0 +1,572 @@
+//! A sealed set: index first, then its parts, segment by segment, on as many threads as there are cores.
+//!
+//! One stream per part delivers ciphertext in order. Whole sealed chunks travel to a worker together with the index's lines
+//! for that segment; the worker decrypts, decompresses, unpacks, writes and hashes while the bytes are in its cache, and
+//! compares what it made with the lines. Memory is bounded by the buffers on their way, whatever the size of the set.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rustix::fs::Mode;
+
+use super::archive::add;
+use super::deferred::nameless;
+use super::error::Step;
+use super::index_file::{IndexFile, Lines};
+use super::tree_writer::{Links, Tree};
+use super::{Compared, Member, Progress, RestoreError, Restored, SealedSource, Target, TreeWriter};
+use crate::codec::age::CHUNK;
+use crate::codec::age::{self, Identities, Payload, SEALED_CHUNK, SegmentReader, TAG};
+use crate::codec::index::{self, IndexLine, Segment};
+use crate::codec::manifest::{Manifest, SetObject};
+use crate::codec::tar::{Ending, TarReader};
+use crate::codec::{Compression, Layer, Limit, ZstdContext, ZstdReader, decompressor};
+use crate::domain::{Blake3, FileEntry, RestoredFacts, TreeDifference, compare};
+
+/// Sealed chunks in a buffer.
+const PIECE: usize = 8;
+/// Buffers that wait for a worker within one segment: a whole ordinary segment fits.
+const PIECES: usize = 10;
+/// Plaintext that is unpacked at a time: written and hashed while it is in the core's own cache.
+const WINDOW: usize = 256 << 10;
+
+/// A sealed set to restore: its manifest, read and trusted as far as the caller cares, and its objects.
+pub struct SealedSet<'a> {
+    /// What it says of itself.
+    pub manifest: &'a Manifest,
+    /// The index object.
+    pub index: &'a dyn SealedSource,
+    /// The parts, in the manifest's order.
+    pub parts: Vec<&'a dyn SealedSource>,
+}
+
+/// Restores a sealed set. Damage of the stored bytes is an error; a difference between what was unpacked and what the
+/// index says is counted in [`Restored::compared`] and told to `tell`, and the restore goes on: the report wants them all.
+///
+/// # Errors
+/// [`RestoreError`]. What was written until then stays in the target; it is the sandbox's to destroy.
+pub fn restore_sealed(
+    set: &SealedSet<'_>,
+    identities: &Identities,
+    target: &Target,
+    tell: &(dyn Fn(&TreeDifference) + Sync),
+) -> Result<Restored, RestoreError> {
+    check_sizes(set)?;
+    let manifest = set.manifest;
+    target.progress.total.fetch_add(manifest.stored_bytes(), Ordering::Relaxed);
+    let index = read_index(set, identities, target)?;
+    if index.entries() == 0 {
+        return Err(RestoreError::Empty { detail: "the set has no entries" });
+    }
+    let allowed = target.budgets.plain_for(manifest.stored_bytes());
+    if manifest.totals.bytes > allowed {
+        return Err(RestoreError::Budget { limit: Limit::Ratio, allowed: target.budgets.ratio });
+    }
+
+    let tree = Tree::new(target)?;
+    let run = Run {
+        set,
+        tree: &tree,
+        target,
+        tell,
+        compared: Mutex::new(Compared::default()),
+        failed: Mutex::new(None),
+        stop: AtomicBool::new(false),
+    };
+    run.parts(identities, &index)?;
+    tree.finish()?;
+
+    let compared = run.compared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let facts = RestoredFacts {
+        files: tree.files.load(Ordering::Relaxed),
+        directories: tree.directories.load(Ordering::Relaxed),
+        others: tree.others.load(Ordering::Relaxed),
+        bytes: tree.bytes.load(Ordering::Relaxed),
+        skipped: 0,
+        layers: ["age", "zstd", "tar"].map(str::to_owned).to_vec(),
+        // every entry equals its line, and the lines have this digest
+        tree_blake3: compared.is_clean().then_some(manifest.root_blake3),
+    };
+    Ok(Restored {
+        facts,
+        compared: Some(compared),
+        skipped: std::collections::BTreeMap::new(),
+        xattrs_left_out: tree.xattrs_left_out.load(Ordering::Relaxed),
+        index: Some(index),
+    })
+}
+
+/// An object of another size than the manifest says needs no reading.
+fn check_sizes(set: &SealedSet<'_>) -> Result<(), RestoreError> {
+    let parts = set.manifest.parts();
+    if parts.len() != set.parts.len() {
+        return Err(RestoreError::Differs {
+            member: Member::Index,
+            detail: format!("{} parts are there, the manifest lists {}", set.parts.len(), parts.len()),
+        });
+    }
+    let objects = std::iter::once((Member::Index, set.manifest.index(), set.index))
+        .chain((0u32..).zip(parts.iter().zip(&set.parts)).map(|(number, (object, source))| (Member::Part(number), object, *source)));
+    for (member, object, source) in objects {
+        let (expected, found) = (object.size, source.size());
+        let detail = format!("{found} bytes, the manifest says {expected}");
+        match found.cmp(&expected) {
+            std::cmp::Ordering::Equal => {}
+            std::cmp::Ordering::Less => return Err(RestoreError::Truncated { member, layer: Layer::Object, detail }),
+            std::cmp::Ordering::Greater => return Err(RestoreError::Differs { member, detail }),
+        }
+    }
+    Ok(())
+}
+
+/// An object that has its full size is not cut short: what looks like it is damage.
+fn not_truncated(error: RestoreError) -> RestoreError {
+    match error {
+        RestoreError::Truncated { member, layer, detail } => RestoreError::Damaged { member, layer, detail },
+        other => other,
+    }
+}
+
+/// After all of an object was read: whether its bytes are those that the manifest describes.
+fn check_digest(member: Member, source: &dyn SealedSource, object: &SetObject) -> Result<(), RestoreError> {
+    match source.digest() {
+        Some(found) if found == object.blake3 => Ok(()),
+        Some(_) => Err(RestoreError::Differs { member, detail: "its BLAKE3 digest is another one".to_owned() }),
+        None => Err(RestoreError::Source { member, source: io::Error::other("the source gave no digest of what it delivered") }),
+    }
+}
+
+/// Reads the index, checks all that can be checked about it, and leaves its lines in a nameless file.
+fn read_index(set: &SealedSet<'_>, identities: &Identities, target: &Target) -> Result<IndexFile, RestoreError> {
+    let member = Member::Index;
+    let reading = |error| not_truncated(RestoreError::reading(member, error));
+    let wrong = |detail: &str| RestoreError::Damaged { member, layer: Layer::Index, detail: detail.to_owned() };
+    let size = set.index.size();
+    let raw = set.index.open(0..size).map_err(|source| RestoreError::Source { member, source })?;
+    let raw = BufReader::with_capacity(WINDOW, Counted { inner: raw, progress: &target.progress });
+    let plain = decompressor(Compression::Zstd, age::open(raw, identities).map_err(reading)?).map_err(reading)?;
+    let mut lines = BufReader::with_capacity(WINDOW, plain);
+
+    let mut line = Vec::new();
+    let mut read_line = |line: &mut Vec<u8>| -> Result<bool, RestoreError> {
+        line.clear();
+        let limit = index::MAX_LINE as u64 + 1;
+        (&mut lines).take(limit).read_until(b'\n', line).map_err(reading)?;
+        match line.last() {
+            None => Ok(false),
+            Some(b'\n') => Ok(true),
+            Some(_) => Err(wrong("a line has no end")),
+        }
+    };
+    if !read_line(&mut line)? {
+        return Err(wrong("it has no first line"));
+    }
+    index::read_head(&line, &set.manifest.id).map_err(|e| wrong(e.detail))?;
+
+    let file = nameless(target.spool.as_fd(), Mode::from_raw_mode(0o600))?;
+    let mut spool = Spool { file: &file, buffer: Vec::with_capacity(WINDOW), at: 0 };
+    let mut root = blake3::Hasher::new();
+    let mut entries = 0u64;
+    while read_line(&mut line)? {
+        if target.cancel.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        if !index::is_segment(&line) {
+            root.update(&line);
+            entries += 1;
+            if entries > target.budgets.files {
+                return Err(RestoreError::Budget { limit: Limit::Files, allowed: target.budgets.files });
+            }
+        }
+        spool.write(&line)?;
+    }
+    spool.flush()?;
+    let bytes = spool.at;
+    check_digest(member, set.index, set.manifest.index())?;
+    if Blake3(*root.finalize().as_bytes()) != set.manifest.root_blake3 {
+        return Err(RestoreError::Differs { member, detail: "its root digest is another one".to_owned() });
+    }
+    if entries != set.manifest.totals.entries {
+        return Err(RestoreError::Differs {
+            member,
+            detail: format!("{entries} entries, the manifest says {}", set.manifest.totals.entries),
+        });
+    }
+    Ok(IndexFile::new(file, bytes, entries))
+}
+
+struct Spool<'a> {
+    file: &'a File,
+    buffer: Vec<u8>,
+    at: u64,
+}
+
+impl Spool<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        if self.buffer.len() + bytes.len() > WINDOW {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+    fn flush(&mut self) -> Result<(), RestoreError> {
+        self.file.write_all_at(&self.buffer, self.at).map_err(|e| RestoreError::scratch("spool the index", e))?;
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+struct Counted<'a, R> {
+    inner: R,
+    progress: &'a Arc<Progress>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        add(&self.progress.read, n);
+        Ok(n)
+    }
+}
+
+/// A segment on its way to a worker.
+struct Job {
+    segment: Segment,
+    payload: Arc<Payload>,
+    /// Bytes of the part's whole sealed payload.
+    sealed_size: u64,
+    /// The index's lines for its entries.
+    lines: Vec<u8>,
+    pieces: Receiver<Vec<u8>>,
+}
+
+/// All that the threads of one restore share.
+struct Run<'a> {
+    set: &'a SealedSet<'a>,
+    tree: &'a Tree<'a>,
+    target: &'a Target,
+    tell: &'a (dyn Fn(&TreeDifference) + Sync),
+    compared: Mutex<Compared>,
+    failed: Mutex<Option<RestoreError>>,
+    stop: AtomicBool,
+}
+
+impl Run<'_> {
+    /// Keeps the first error; the others follow from it.
+    fn fail(&self, error: RestoreError) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn parts(&self, identities: &Identities, index: &IndexFile) -> Result<(), RestoreError> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let workers = self.target.workers.unwrap_or(cores.clamp(2, 8)).max(1);
+        std::thread::scope(|scope| {
+            let (jobs_in, jobs) = bounded::<Job>(1);
+            let (empty_in, empty) = unbounded::<Vec<u8>>();
+            for number in 0..workers {
+                let (jobs, empty_in) = (jobs.clone(), empty_in.clone());
+                let started = std::thread::Builder::new().name(format!("restore-{number}")).spawn_scoped(scope, move || {
+                    self.work(&jobs, &empty_in);
+                });
+                if let Err(source) = started {
+                    self.fail(RestoreError::Scratch { operation: "start a thread", source });
+                }
+            }
+            drop((jobs, empty_in));
+            let mut feeder = Feeder { run: self, jobs: jobs_in, empty, lines: index.lines() };
+            if let Err(error) = feeder.feed(identities) {
+                self.fail(error);
+            }
+            // dropping the feeder closes the queue: the workers finish what they have, and end
+        });
+        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn work(&self, jobs: &Receiver<Job>, empty: &Sender<Vec<u8>>) {
+        let mut writer = TreeWriter::new(self.tree);
+        let mut decoder = None;
+        for job in jobs {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let member = Member::Part(job.segment.part);
+            if let Err(error) = self.unpack(&job, empty, &mut writer, &mut decoder) {
+                self.fail(not_truncated(error.of(member)));
+                return;
+            }
+        }
+    }
+
+    fn unpack(
+        &self,
+        job: &Job,
+        empty: &Sender<Vec<u8>>,
+        writer: &mut TreeWriter<'_, '_>,
+        decoder: &mut Option<ZstdContext>,
+    ) -> Result<(), Step> {
+        let segment = &job.segment;
+        let member = Member::Part(segment.part);
+        let mut expected = Vec::with_capacity(segment.entries.min(1 << 16) as usize);
+        for line in job.lines.split_inclusive(|&b| b == b'\n') {
+            let entry = index::read_entry(line).map_err(|e| RestoreError::Damaged {
+                member: Member::Index,
+                layer: Layer::Index,
+                detail: e.detail.to_owned(),
+            })?;
+            expected.push(entry);
+        }
+        let pieces = Pieces { full: &job.pieces, empty, buffer: Vec::new(), at: 0, stop: &self.stop };
+        let sealed = SegmentReader::new(pieces, &job.payload, job.sealed_size, segment.offset, segment.length);
+        let context = match decoder.take() {
+            Some(context) => context,
+            None => ZstdContext::new()?,
+        };
+        let plain = BufReader::with_capacity(WINDOW, ZstdReader::with(context, sealed)?);
+        let ending = if segment.ends { Ending::Demanded } else { Ending::Open };
+        let mut tar = TarReader::new(plain, ending);
+        let mut found: Vec<FileEntry> = Vec::with_capacity(expected.len());
+        while let Some(entry) = tar.next_entry()? {
+            if found.len() as u64 >= segment.entries.saturating_add(1_000_000) {
+                return Err(
+                    RestoreError::Differs { member, detail: "a segment has many more entries than the index says".to_owned() }.into()
+                );
+            }
+            let written = writer.write(entry, Links::Last, |sink| tar.read_data(sink))?;
+            found.extend(written);
+        }
+        if !tar.skipped().is_empty() {
+            return Err(RestoreError::Damaged {
+                member,
+                layer: Layer::Tar,
+                detail: "it has entries of a kind that no sealed set has".to_owned(),
+            }
+            .into());
+        }
+        *decoder = Some(tar.into_inner().into_inner().into_context());
+        // links are compared by what they say, so order is all that comparing needs
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut noted = Vec::new();
+        let summary = compare(expected, found, |difference| {
+            (self.tell)(&difference);
+            noted.push(difference);
+        });
+        let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        compared.add(&summary);
+        noted.iter().for_each(|difference| compared.note(difference));
+        Ok(())
+    }
+}
+
+/// Delivers ciphertext and index lines to the workers, part by part, segment by segment.
+struct Feeder<'a> {
+    run: &'a Run<'a>,
+    jobs: Sender<Job>,
+    empty: Receiver<Vec<u8>>,
+    lines: Lines,
+}
+
+/// Why feeding ends early: a worker has failed, and told so itself.
+const STOPPED: RestoreError = RestoreError::Cancelled;
+
+impl Feeder<'_> {
+    fn feed(&mut self, identities: &Identities) -> Result<(), RestoreError> {
+        let set = self.run.set;
+        let mut next = self.next_segment()?;
+        for (number, (source, object)) in (0u32..).zip(set.parts.iter().zip(set.manifest.parts())) {
+            next = self.feed_part(number, *source, identities, next)?;
+            check_digest(Member::Part(number), *source, object)?;
+        }
+        if next.is_some() {
+            return Err(index_wrong("it has segments beyond the last part"));
+        }
+        Ok(())
+    }
+
+    fn feed_part(
+        &mut self,
+        number: u32,
+        source: &dyn SealedSource,
+        identities: &Identities,
+        mut next: Option<Segment>,
+    ) -> Result<Option<Segment>, RestoreError> {
+        let member = Member::Part(number);
+        let reading = |error| not_truncated(RestoreError::reading(member, error));
+        let raw = source.open(0..source.size()).map_err(|source| RestoreError::Source { member, source })?;
+        let mut raw = BufReader::with_capacity(SEALED_CHUNK, Counted { inner: raw, progress: &self.run.target.progress });
+        let header = age::read_header(&mut raw).map_err(reading)?;
+        let payload = Arc::new(header.open(identities).map_err(|e| RestoreError::bytes(member, e))?);
+        let sealed_size = source.size().saturating_sub(header.length());
+        let chunks = sealed_size.div_ceil(SEALED_CHUNK as u64);
+        let plain_size = sealed_size.saturating_sub(chunks * TAG as u64);
+
+        let mut stream = Chunks { raw, member, read: 0, left: sealed_size, carry: Vec::new() };
+        let mut covered = 0u64;
+        while let Some(segment) = next.filter(|s| s.part == number) {
+            if segment.offset != covered || segment.length == 0 || segment.length > plain_size - covered {
+                return Err(index_wrong("its segments do not cover the parts"));
+            }
+            covered += segment.length;
+            let (lines, following) = self.lines_of(&segment)?;
+            let (pieces_in, pieces) = bounded(PIECES);
+            let job = Job { segment, payload: Arc::clone(&payload), sealed_size, lines, pieces };
+            self.jobs.send(job).map_err(|_| STOPPED)?;
+            self.deliver(&mut stream, &segment, &pieces_in)?;
+            next = following;
+        }
+        if covered != plain_size {
+            return Err(index_wrong("its segments do not cover the parts"));
+        }
+        stream.expect_end()?;
+        Ok(next)
+    }
+
+    /// Sends the sealed chunks that hold the segment. The last of them is kept where the next segment begins in it.
+    fn deliver(&self, stream: &mut Chunks<'_, impl Read>, segment: &Segment, to: &Sender<Vec<u8>>) -> Result<(), RestoreError> {
+        let mut chunk = segment.offset / CHUNK as u64;
+        let end = segment.offset + segment.length;
+        let last = (end - 1) / CHUNK as u64;
+        while chunk <= last {
+            if self.run.stop.load(Ordering::Relaxed) || self.run.target.cancel.is_cancelled() {
+                return Err(STOPPED);
+            }
+            let count = (last - chunk + 1).min(PIECE as u64);
+            let mut buffer = self.empty.try_recv().unwrap_or_default();
+            stream.take(chunk, count, &mut buffer)?;
+            chunk += count;
+            if chunk > last && end % CHUNK as u64 != 0 {
+                stream.keep_last(&buffer);
+            }
+            // a worker that does not want the rest has failed, and told so
+            to.send(buffer).map_err(|_| STOPPED)?;
+        }
+        Ok(())
+    }
+
+    fn next_segment(&mut self) -> Result<Option<Segment>, RestoreError> {
+        let line = self.lines.next_line().map_err(|e| RestoreError::scratch("read the spooled index", e))?;
+        match line.map(index::read_line) {
+            None => Ok(None),
+            Some(Ok(IndexLine::Segment(segment))) => Ok(Some(segment)),
+            Some(Ok(IndexLine::Entry(_))) => Err(index_wrong("an entry is in no segment")),
+            Some(Err(error)) => Err(index_wrong(error.detail)),
+        }
+    }
+
+    /// The lines of a segment's entries, and the segment after it.
+    fn lines_of(&mut self, segment: &Segment) -> Result<(Vec<u8>, Option<Segment>), RestoreError> {
+        let mut lines = Vec::new();
+        for _ in 0..segment.entries {
+            match self.lines.next_line().map_err(|e| RestoreError::scratch("read the spooled index", e))? {
+                Some(line) if !index::is_segment(line) => lines.extend_from_slice(line),
+                _ => return Err(index_wrong("a segment has fewer entries than it says")),
+            }
+            if lines.len() > 64 << 20 {
+                return Err(index_wrong("a segment has more entries than any needs"));
+            }
+        }
+        Ok((lines, self.next_segment()?))
+    }
+}
+
+fn index_wrong(detail: &str) -> RestoreError {
+    RestoreError::Damaged { member: Member::Index, layer: Layer::Index, detail: detail.to_owned() }
+}
+
+/// A part's sealed chunks, read in order; the one on a segment's border is asked for twice.
+struct Chunks<'a, R> {
+    raw: BufReader<Counted<'a, R>>,
+    member: Member,
+    /// Chunks read so far.
+    read: u64,
+    left: u64,
+    carry: Vec<u8>,
+}
+
+impl<R: Read> Chunks<'_, R> {
+    fn take(&mut self, first: u64, count: u64, buffer: &mut Vec<u8>) -> Result<(), RestoreError> {
+        buffer.clear();
+        let mut wanted = count;
+        if first < self.read {
+            buffer.extend_from_slice(&self.carry);
+            wanted -= 1;
+        }
+        let bytes = (wanted * SEALED_CHUNK as u64).min(self.left);
+        let filled = buffer.len();
+        buffer.resize(filled + bytes as usize, 0);
+        self.raw.read_exact(&mut buffer[filled..]).map_err(|source| RestoreError::Source { member: self.member, source })?;
+        self.left -= bytes;
+        self.read += wanted;
+        Ok(())
+    }
+
+    fn keep_last(&mut self, buffer: &[u8]) {
+        let start = if buffer.len() % SEALED_CHUNK == 0 { buffer.len() - SEALED_CHUNK } else { buffer.len() - buffer.len() % SEALED_CHUNK };
+        self.carry.clear();
+        self.carry.extend_from_slice(&buffer[start..]);
+    }
+
+    /// Reads to the very end, so that the source knows that it was.
+    fn expect_end(&mut self) -> Result<(), RestoreError> {
+        let mut rest = [0; 1];
+        match self.raw.read(&mut rest) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(RestoreError::Differs { member: self.member, detail: "storage delivered more than the object's size".to_owned() }),
+            Err(source) => Err(RestoreError::Source { member: self.member, source }),
+        }
+    }
+}
+
+/// A worker's end of a segment's buffers; each holds whole sealed chunks.
+struct Pieces<'a> {
+    full: &'a Receiver<Vec<u8>>,
+    empty: &'a Sender<Vec<u8>>,
+    buffer: Vec<u8>,
+    at: usize,
+    stop: &'a AtomicBool,
+}
+
+impl BufRead for Pieces<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.buffer.len() {
+            match self.full.recv() {
+                Ok(buffer) => {
+                    let used = std::mem::replace(&mut self.buffer, buffer);
+                    self.at = 0;
+                    if used.capacity() > 0 {
+                        // nobody to take it back only means that the last buffers are on their way
+                        let _ = self.empty.send(used);
+                    }
+                }
+                Err(_) if self.stop.load(Ordering::Relaxed) => return Err(io::Error::other("the restore was stopped")),
+                Err(_) => {
+                    self.buffer.clear();
+                    self.at = 0;
+                }
+            }
+        }
+        Ok(&self.buffer[self.at..])
+    }
+    fn consume(&mut self, n: usize) {
+        self.at = (self.at + n).min(self.buffer.len());
+    }
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let n = available.len().min(buf.len());
+        buf[..n].copy_from_slice(&available[..n]);
+        self.consume(n);
+        Ok(n)
+    }
+}
