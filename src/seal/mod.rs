@@ -9,6 +9,7 @@
 mod error;
 mod local;
 mod pack;
+mod s3;
 mod scan;
 mod write;
 
@@ -18,6 +19,7 @@ use std::sync::atomic::AtomicU64;
 
 pub use error::SealError;
 pub use local::LocalSetWriter;
+pub use s3::{S3SetWriter, S3Target, SetLock};
 
 use crate::codec::age::Recipients;
 use crate::codec::manifest::Manifest;

@@ -14,3 +14,7 @@ mod sealed;
 // `sample` is compiled into the library's unit tests too, where these are rooms of the crate
 use firedrill::{domain, evidence};
 mod sandbox;
+mod faults;
+mod seal_s3;
+mod servers;
+mod vault;
