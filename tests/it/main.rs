@@ -1,20 +1,16 @@
 //! The integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
-mod config;
-mod floors;
-// `sample` is compiled into the library's unit tests too, where these are rooms of the crate
-use firedrill::{domain, evidence};
-
 mod auditor;
+mod config;
+mod faults;
+mod floors;
 mod sample;
+mod sandbox;
 #[path = "evidence.rs"]
 mod sealed;
+mod servers;
+mod vault;
 
 // `sample` is compiled into the library's unit tests too, where these are rooms of the crate
 use firedrill::{domain, evidence};
-mod sandbox;
-mod faults;
-mod seal_s3;
-mod servers;
-mod vault;
