@@ -1,2 +1,6 @@
 //! The integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
+
+mod codec;
+mod seal;
+mod sealed_support;
