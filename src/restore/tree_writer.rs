@@ -345,7 +345,7 @@ impl<'t, 'a> TreeWriter<'t, 'a> {
         xattrs: &[Xattr],
     ) -> Result<(), RestoreError> {
         let root = self.tree.target.root.as_fd();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let name: &[u8] = if path.is_root() { b"." } else { path.as_bytes() };
         let directory = fs::openat2(root, name, flags, Mode::empty(), BENEATH).map_err(|e| reached(e, path))?;
         if !path.is_root() {
@@ -450,7 +450,8 @@ fn open_directory(at: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     if path.is_empty() {
         return fs::openat(at, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     }
-    fs::openat2(at, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), BENEATH)
+    // no NOFOLLOW: with it a link at the end would be `not a directory` instead of a link
+    fs::openat2(at, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), BENEATH)
 }
 
 fn hostile(path: &RestorePath, rule: HostileRule) -> RestoreError {
