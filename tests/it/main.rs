@@ -14,3 +14,6 @@ mod vault;
 
 // `sample` is compiled into the library's unit tests too, where these are rooms of the crate
 use firedrill::{domain, evidence};
+mod codec;
+mod seal;
+mod sealed_support;
