@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod faults;
+mod round_trip;
 mod seal_s3;
 mod servers;
 mod vault;
