@@ -6,3 +6,4 @@ mod round_trip;
 mod seal_s3;
 mod servers;
 mod vault;
+mod vault_access;
