@@ -8,6 +8,7 @@
 mod archive;
 mod deferred;
 mod error;
+mod from_vault;
 mod index_file;
 mod pump;
 mod sealed;

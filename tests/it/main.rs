@@ -17,3 +17,8 @@ use firedrill::{domain, evidence};
 mod codec;
 mod seal;
 mod sealed_support;
+mod round_trip;
+mod seal_s3;
+mod servers;
+mod vault;
+mod vault_access;
