@@ -43,18 +43,6 @@ pub trait SealedSource: Send + Sync {
     fn digest(&self) -> Option<Blake3>;
 }
 
-impl SealedSource for crate::vault::SealedObject {
-    fn size(&self) -> u64 {
-        self.size()
-    }
-    fn open(&self, range: Range<u64>) -> io::Result<Box<dyn Read + Send>> {
-        self.open(range)
-    }
-    fn digest(&self) -> Option<Blake3> {
-        self.digest()
-    }
-}
-
 /// How far a restore is. Lossy: for showing, not for deciding.
 #[derive(Debug, Default)]
 pub struct Progress {
