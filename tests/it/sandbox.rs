@@ -254,6 +254,10 @@ async fn nothing_outside_of_the_tree_can_be_written_or_seen() {
     {
         assert!(!sandbox.run(&sh(&format!("echo x >> {target}"))).await.unwrap().success(), "{target} was written");
     }
+    let read_only = ask(&sandbox, sh("awk '$4 ~ /^ro/ { print $2 }' /proc/self/mounts")).await;
+    for place in ["/", "/usr"] {
+        assert!(read_only.lines().any(|l| l == place), "{place} is writable for whoever gets the rights: {read_only}");
+    }
     // Alternatives, programs, devices, and nothing else of the host.
     assert_eq!(ask(&sandbox, sh("ls -A /etc")).await, "alternatives\ngroup\nhostname\nhosts\nld.so.cache\nnsswitch.conf\npasswd");
     for absent in ["/root", "/home", "/var", "/sys", "/boot", "/mnt", "/srv", &secret.display().to_string()] {
@@ -307,6 +311,7 @@ async fn no_host_process_is_seen_or_reached() {
     let _ = sandbox.run(&sh("kill -9 1; kill -STOP 1")).await.unwrap();
     assert_eq!(ask(&sandbox, sh("echo alive")).await, "alive");
     assert!(!sandbox.run(&sh("cat /proc/1/environ /proc/1/mem")).await.unwrap().success());
+    assert_eq!(ask(&sandbox, sh("stat -c %u /proc/1/environ")).await, "65534", "PID 1 is nobody's to look into");
     assert!(!sandbox.run(&sh("ls /proc/1/fd/ /proc/1/root/")).await.unwrap().success());
     assert_gone(&sandbox.destroy().await);
 }
