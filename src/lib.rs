@@ -29,6 +29,8 @@ pub mod restore;
 #[cfg(feature = "runner")]
 pub mod sandbox;
 #[cfg(feature = "runner")]
+pub mod schedule;
+#[cfg(feature = "runner")]
 pub mod seal;
 #[cfg(feature = "runner")]
 pub mod storage;

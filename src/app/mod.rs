@@ -1,1 +1,387 @@
-//! (room to be furnished)
+//! Wires the rooms: reads the environment, loads keys, runs a drill from its order to its sealed evidence.
+
+mod closing;
+mod keys;
+pub mod samples;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+pub use closing::{Cleared, Closed, close_interrupted};
+pub use keys::FileKeyring;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{ConfigError, Overrides, Settings, load_settings};
+use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Trigger};
+use crate::drill::{self, Listener, Order, RecordError, Recorder, Services, Vaults};
+use crate::evidence::{
+    Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, check_writable, names,
+    seal_evidence,
+};
+use crate::restore::Progress;
+use crate::sandbox::{Isolation, SwapPolicy};
+use crate::storage::Environment;
+use crate::vault::{VaultError, VaultView};
+
+/// The runner: settings, environment and clock, from which everything else is wired.
+pub struct App {
+    /// Settings that hold.
+    pub settings: Settings,
+    /// The environment, as the process got it.
+    pub environment: Environment,
+    /// The host's clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Where the process was started.
+    pub working_directory: PathBuf,
+}
+
+/// Evidence could not be recorded: exit status 4.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The store cannot be written. Found before a drill starts where possible.
+    #[error("the evidence store {store} cannot be used")]
+    Store {
+        /// Its directory.
+        store: PathBuf,
+        /// Why.
+        source: EvidenceError,
+    },
+    /// The signing key cannot be used.
+    #[error("the signing key cannot be used")]
+    SigningKey(#[source] EvidenceError),
+    /// The state directory cannot be used.
+    #[error("the state directory {path} cannot be used")]
+    State {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The journal failed: the drill was stopped.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The evidence could not be sealed. The journal is kept, and the next start seals it.
+    #[error("the drill's evidence could not be sealed; its journal is kept as {journal}")]
+    Seal {
+        /// Where the journal is.
+        journal: PathBuf,
+        /// Why.
+        source: EvidenceError,
+    },
+    /// The annex could not be encrypted.
+    #[error("the annex could not be encrypted: {0}")]
+    Annex(String),
+}
+
+/// What is asked for when a drill is run.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Which recovery point.
+    pub selector: Selector,
+    /// Why it runs.
+    pub trigger: Trigger,
+    /// Whether it may run on a host that cannot isolate.
+    pub isolation: Isolation,
+}
+
+impl App {
+    /// Reads the environment and the settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(overrides: Overrides) -> Result<Self, ConfigError> {
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment = Environment::new(variables);
+        let here = std::env::current_dir().map_err(|source| ConfigError::Unreadable { path: PathBuf::from("."), source })?;
+        let settings = load_settings(&overrides, &environment, &here)?;
+        Ok(Self { settings, environment, clock: Arc::new(SystemClock::new()), working_directory: here })
+    }
+
+    /// The runtime that everything runs on: waiting is done here, work on its blocking threads.
+    ///
+    /// # Errors
+    /// Where threads cannot be started.
+    pub fn runtime(&self) -> io::Result<tokio::runtime::Runtime> {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(32).enable_all().build()
+    }
+
+    /// Where sandboxes register.
+    pub fn sandboxes(&self) -> PathBuf {
+        self.settings.state.0.join("sandboxes")
+    }
+
+    /// Where journals of drills in progress lie.
+    pub fn journals(&self) -> PathBuf {
+        self.settings.state.0.join("drills")
+    }
+
+    /// Runs one drill and seals its evidence.
+    ///
+    /// # Errors
+    /// [`AppError`]: evidence could not be recorded, so nothing can be claimed.
+    pub async fn drill<'a>(
+        &'a self,
+        scenario: &Scenario,
+        request: Request,
+        listeners: Vec<Box<dyn Listener + 'a>>,
+        progress: Arc<Progress>,
+        cancel: CancellationToken,
+    ) -> Result<SealedEvidence, AppError> {
+        let store = &self.settings.store.0;
+        check_writable(store).map_err(|source| AppError::Store { store: store.clone(), source })?;
+        let signer = self.signer()?;
+        let pseudonyms = self.pseudonymizer()?;
+        let drill = DrillId(uuid::Uuid::now_v7().to_string());
+        let desk = Desk::open(&self.journals(), &drill)?;
+        let journal = Journal::create(&desk.journal).map_err(RecordError::from)?;
+        let known_names = Mutex::new(Annex::new(drill.clone()));
+        let names = |name: &Pseudonym, raw: &[u8]| known_names.lock().unwrap_or_else(PoisonError::into_inner).note(name, raw);
+        let keyring = FileKeyring::new(self.environment.clone());
+        let vaults = Storages { environment: self.environment.clone(), clock: Arc::clone(&self.clock) };
+        let services = Services {
+            clock: &*self.clock,
+            vaults: &vaults,
+            keys: &keyring,
+            pseudonyms: &pseudonyms,
+            names: &names,
+            state: self.sandboxes(),
+            isolation: request.isolation,
+            swap: SwapPolicy::Refuse,
+            progress,
+            cancel,
+        };
+        let order = Order { plan: plan_of(scenario, &request), runner: self.runner_facts(), selector: request.selector };
+        let recorder = Recorder::new(drill, journal, &*self.clock, listeners);
+        let events = drill::run(scenario, order, &services, recorder).await?;
+        let annex = known_names.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let sealed = self.seal(&events, &signer, Some(&annex), &desk.journal)?;
+        desk.clear();
+        Ok(sealed)
+    }
+
+    /// Seals the evidence of a finished drill.
+    fn seal(
+        &self,
+        events: &[DrillEvent],
+        signer: &LoadedSigner,
+        annex: Option<&Annex>,
+        journal: &Path,
+    ) -> Result<SealedEvidence, AppError> {
+        let failed = |source| AppError::Seal { journal: journal.to_owned(), source };
+        let issuer = signer.issuer();
+        let report = Report::from_events(events, issuer.clone()).map_err(failed)?;
+        let mut extra = vec![(names::REPORT_HTML.to_owned(), crate::report::html(&report))];
+        if let Some(annex) = annex
+            && !self.settings.annex_recipients.is_empty()
+        {
+            extra.push((names::ANNEX.to_owned(), self.encrypt_annex(annex)?));
+        }
+        seal_evidence(&self.settings.store.0, events, issuer, &signer.key, extra).map_err(failed)
+    }
+
+    fn encrypt_annex(&self, annex: &Annex) -> Result<Vec<u8>, AppError> {
+        let recipients =
+            crate::codec::age::Recipients::parse(&self.settings.annex_recipients).map_err(|e| AppError::Annex(e.to_string()))?;
+        let mut sealed = Vec::new();
+        let mut encrypt = || -> io::Result<()> {
+            let mut writer = crate::codec::age::AgeWriter::new(&mut sealed, &recipients)?;
+            io::Write::write_all(&mut writer, &annex.to_json())?;
+            writer.finish().map(drop)
+        };
+        encrypt().map_err(|e| AppError::Annex(e.to_string()))?;
+        Ok(sealed)
+    }
+
+    /// The configured key, or one made on the spot beside the evidence.
+    fn signer(&self) -> Result<LoadedSigner, AppError> {
+        if let Some((path, _)) = &self.settings.signing_key {
+            let key = SignerKey::load(path).map_err(AppError::SigningKey)?;
+            return Ok(LoadedSigner { key, custody: KeyCustody::Configured, beside: None });
+        }
+        let path = self.settings.store.0.join(ON_THE_SPOT);
+        let key = if path.exists() {
+            SignerKey::load(&path).map_err(AppError::SigningKey)?
+        } else {
+            let key = SignerKey::generate().map_err(AppError::SigningKey)?;
+            key.save(&path, "firedrill, made on the spot").map_err(AppError::SigningKey)?;
+            key
+        };
+        let line = key.public().allowed_signers_line(&self.settings.signer.0, None);
+        let trust = self.settings.store.0.join("allowed_signers");
+        fs::write(&trust, line).map_err(|source| AppError::State { path: trust, source })?;
+        Ok(LoadedSigner { key, custody: KeyCustody::MadeOnTheSpot, beside: Some(path) })
+    }
+
+    /// The key that makes pseudonyms: the same name gets the same pseudonym in every drill of this runner.
+    fn pseudonymizer(&self) -> Result<Pseudonymizer, AppError> {
+        let path = &self.settings.pseudonym_key.0;
+        let state = |source| AppError::State { path: path.clone(), source };
+        match fs::read_to_string(path) {
+            Ok(text) => match text.trim().parse::<Blake3>() {
+                Ok(key) => Ok(Pseudonymizer::new(key.0)),
+                Err(error) => Err(state(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut key = [0; 32];
+                aws_lc_rs::rand::fill(&mut key).map_err(|_| state(io::Error::other("the system gives no randomness")))?;
+                private_directory(path.parent().unwrap_or(Path::new("."))).map_err(state)?;
+                let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(state)?;
+                io::Write::write_all(&mut file, format!("{}\n", Blake3(key)).as_bytes()).map_err(state)?;
+                Ok(Pseudonymizer::new(key))
+            }
+            Err(error) => Err(state(error)),
+        }
+    }
+
+    fn runner_facts(&self) -> RunnerFacts {
+        let uname = rustix::system::uname();
+        let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
+        let login = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| self.environment.get(name)).unwrap_or("uid");
+        RunnerFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            binary_sha256: own_digest(),
+            host: text(uname.nodename()),
+            actor: format!("{login} ({})", rustix::process::getuid().as_raw()),
+            system: format!("{} {} {}", text(uname.sysname()), text(uname.release()), text(uname.machine())),
+        }
+    }
+}
+
+/// File name, in the evidence store, of a key made on the spot.
+pub const ON_THE_SPOT: &str = "made-on-the-spot.key";
+
+struct LoadedSigner {
+    key: SignerKey,
+    custody: KeyCustody,
+    beside: Option<PathBuf>,
+}
+
+impl LoadedSigner {
+    fn issuer(&self) -> Issuer {
+        if let Some(path) = &self.beside {
+            tracing::warn!("no signing key is configured: evidence is signed by {}, made on the spot", path.display());
+        }
+        Issuer { key: self.key.public().fingerprint(), custody: self.custody, organisation: None }
+    }
+}
+
+/// A drill in progress, as the next start will find it if this one does not end well.
+struct Desk {
+    journal: PathBuf,
+    lock: PathBuf,
+    /// Held as long as the drill lives; the kernel lets go of it however the process ends.
+    _held: File,
+}
+
+impl Desk {
+    fn open(directory: &Path, drill: &DrillId) -> Result<Self, AppError> {
+        let state = |source| AppError::State { path: directory.to_owned(), source };
+        private_directory(directory).map_err(state)?;
+        let lock = directory.join(format!("{drill}.lock"));
+        let held = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&lock).map_err(state)?;
+        held.try_lock().map_err(|e| state(io::Error::other(e.to_string())))?;
+        Ok(Self { journal: directory.join(format!("{drill}.jsonl")), lock, _held: held })
+    }
+
+    /// The evidence is sealed: nothing is left to close.
+    fn clear(self) {
+        for path in [&self.journal, &self.lock] {
+            if let Err(error) = fs::remove_file(path) {
+                tracing::warn!("{} could not be removed: {error}", path.display());
+            }
+        }
+    }
+}
+
+fn private_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// SHA-256 of the running binary; `None` where it cannot be read.
+fn own_digest() -> Option<Sha256> {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut file = File::open("/proc/self/exe").ok()?;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match io::Read::read(&mut file, &mut buffer).ok()? {
+            0 => break,
+            n => context.update(&buffer[..n]),
+        }
+    }
+    context.finish().as_ref().try_into().ok().map(Sha256)
+}
+
+/// What is fixed before a drill: committed in its first event.
+pub fn plan_of(scenario: &Scenario, request: &Request) -> Plan {
+    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, scenario.text.as_bytes());
+    Plan {
+        scenario: scenario.name.clone(),
+        system: scenario.system.clone(),
+        criticality: scenario.criticality,
+        plan: scenario.plan.clone(),
+        scenario_sha256: Sha256(sha256.as_ref().try_into().expect("SHA-256 has 32 bytes")),
+        scenario_blake3: Blake3(*blake3::hash(scenario.text.as_bytes()).as_bytes()),
+        objectives: scenario.objectives.clone(),
+        trigger: request.trigger.clone(),
+        checks: scenario.checks.iter().map(|c| c.name.clone()).collect(),
+        selection: match &request.selector {
+            Selector::Latest => "latest".to_owned(),
+            // the id itself may be a name that says something
+            Selector::Id(_) => "by id".to_owned(),
+            Selector::AsOf(at) => format!("as of {at}"),
+        },
+    }
+}
+
+/// The storages that scenarios name.
+pub struct Storages {
+    environment: Environment,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Vaults for Storages {
+    async fn open(&self, source: &Source) -> Result<VaultView, VaultError> {
+        let clock = Arc::clone(&self.clock);
+        VaultView::open(source, &self.environment, Arc::new(move || clock.now())).await
+    }
+}
+
+impl App {
+    /// What opens the vault views of scenarios.
+    pub fn vaults(&self) -> Storages {
+        Storages { environment: self.environment.clone(), clock: Arc::clone(&self.clock) }
+    }
+
+    /// Finds a scenario by its path, or by its name in the scenario directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn scenario(&self, named: &str) -> Result<Scenario, ConfigError> {
+        let direct = self.working_directory.join(named);
+        let path = if direct.is_file() { direct } else { self.settings.scenarios.0.join(format!("{named}.toml")) };
+        let shown = if path.is_file() { path } else { PathBuf::from(named) };
+        crate::config::load_scenario(&shown)
+    }
+
+    /// Everything that settings say and where each came from, for `doctor`.
+    pub fn shown_settings(&self) -> BTreeMap<&'static str, String> {
+        let settings = &self.settings;
+        let pair = |(path, origin): &(PathBuf, crate::config::Origin)| format!("{} ({origin})", path.display());
+        BTreeMap::from([
+            ("evidence store", pair(&settings.store)),
+            ("scenarios", pair(&settings.scenarios)),
+            ("state", pair(&settings.state)),
+            ("pseudonym key", pair(&settings.pseudonym_key)),
+            ("signing key", settings.signing_key.as_ref().map_or("none: one is made on the spot (default)".to_owned(), pair)),
+            ("trust file", settings.trust.as_ref().map_or("none (default)".to_owned(), pair)),
+        ])
+    }
+}

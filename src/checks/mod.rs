@@ -1,1 +1,272 @@
-//! (room to be furnished)
+//! Questions to the restored system; one file per kind.
+//!
+//! Checks see the restored tree and the sandbox. They never see the backup: what they ask is answered by what was restored.
+
+mod command;
+mod files;
+mod freshness;
+mod glob;
+mod manifest;
+
+use std::fs::File;
+use std::io;
+
+use async_trait::async_trait;
+
+pub use glob::{Glob, GlobError};
+
+use crate::domain::{
+    Aspect, CheckKind, CheckOutcome, CheckReport, CheckSpec, FileEntry, Finding, FindingKind, Pseudonym, RestorePath, Severity, Timestamp,
+};
+
+/// Entries of a tree in the order of [`RestorePath`].
+pub type Entries<'a> = Box<dyn Iterator<Item = io::Result<FileEntry>> + Send + 'a>;
+
+/// The restored tree, as a check may see it. Implementations never follow a link out of the root.
+pub trait Tree: Send + Sync {
+    /// What is there now, content digests left out.
+    fn walk(&self) -> io::Result<Entries<'_>>;
+    /// What the manifest says should be there; `None` for a backup without one.
+    fn expected(&self) -> io::Result<Option<Entries<'_>>>;
+    /// Differences in content that were met while writing, when every byte was hashed: number by aspect, and up to ten paths.
+    fn met_while_writing(&self) -> (Vec<(Aspect, u64)>, Vec<RestorePath>);
+    /// Opens one regular file for reading.
+    fn open(&self, path: &RestorePath) -> io::Result<File>;
+}
+
+/// How a command inside the sandbox ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ran {
+    /// It exited by itself.
+    Exited {
+        /// Its status.
+        status: i32,
+        /// What it wrote to standard output, up to the cap.
+        stdout: Vec<u8>,
+        /// Whether it wrote more than that.
+        truncated: bool,
+    },
+    /// A signal ended it, and no limit of ours.
+    Killed {
+        /// Which.
+        signal: i32,
+    },
+    /// The program is not there, or cannot be started.
+    NotStarted {
+        /// Why, in words without restored data.
+        reason: String,
+    },
+    /// A limit of the sandbox ended it.
+    Limit {
+        /// Which.
+        limit: String,
+        /// Its value with its unit.
+        value: String,
+    },
+}
+
+/// Starts programs inside the sandbox.
+#[async_trait]
+pub trait Programs: Send + Sync {
+    /// Runs one program, without a shell, with the restored root as its working directory.
+    ///
+    /// # Errors
+    /// A reason, in words without restored data, where the sandbox itself did not do its part.
+    async fn run(&self, command: &[String]) -> Result<Ran, String>;
+}
+
+/// What checks are asked of.
+pub struct Restored<'a> {
+    /// The restored tree.
+    pub tree: &'a dyn Tree,
+    /// What starts programs.
+    pub programs: &'a dyn Programs,
+    /// When the drill started.
+    pub started: Timestamp,
+    /// Makes a pseudonym of a path.
+    pub pseudonym: &'a (dyn Fn(&RestorePath) -> Pseudonym + Sync),
+}
+
+/// A check could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The restored tree could not be read.
+    #[error("the restored tree could not be read")]
+    Tree(#[from] io::Error),
+    /// The sandbox did not do its part.
+    #[error("the sandbox could not run it: {0}")]
+    Sandbox(String),
+    /// A limit of the sandbox was hit.
+    #[error("the sandbox hit its {limit} limit of {value}")]
+    Limit {
+        /// Which.
+        limit: String,
+        /// Its value with its unit.
+        value: String,
+    },
+    /// The program is not there.
+    #[error("the program could not be started: {0}")]
+    NotStarted(String),
+    /// What was restored is larger than the check can take.
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+/// What a check answered.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// What it expected, in words without restored data.
+    pub expected: String,
+    /// What it observed, likewise.
+    pub observed: String,
+    /// How many assertions about restored content it made.
+    pub assertions: u32,
+    /// What it found.
+    pub findings: Vec<Finding>,
+    /// The newest data that it saw, when it looked for that.
+    pub newest: Option<Timestamp>,
+}
+
+/// Asks one check. Not being able to ask is an answer of its own, and never a pass.
+pub async fn ask(spec: &CheckSpec, restored: &Restored<'_>) -> (CheckReport, Option<Timestamp>) {
+    let answer = match &spec.kind {
+        CheckKind::Manifest => tokio::task::block_in_place(|| manifest::ask(&spec.name, restored)),
+        CheckKind::Files { pattern, count, bytes, newest } => {
+            tokio::task::block_in_place(|| files::ask(&spec.name, pattern, *count, *bytes, *newest, restored))
+        }
+        CheckKind::Command { command, exit, stdout } => command::ask(&spec.name, command, *exit, stdout.as_deref(), restored).await,
+        CheckKind::Freshness { from } => tokio::task::block_in_place(|| freshness::ask(&spec.name, from, restored)),
+    };
+    report(spec, answer)
+}
+
+fn report(spec: &CheckSpec, answer: Result<Answer, CheckError>) -> (CheckReport, Option<Timestamp>) {
+    let (name, kind) = (spec.name.clone(), spec.kind.word().to_owned());
+    match answer {
+        Ok(answer) => {
+            let outcome =
+                match answer.findings.iter().map(|f| (f.severity, f.cause)).max_by_key(|(severity, cause)| (*severity as u8, *cause as u8))
+                {
+                    Some((Severity::Fail, _))
+                        if answer.findings.iter().any(|f| f.severity == Severity::Fail && f.cause == crate::domain::Cause::Backup) =>
+                    {
+                        CheckOutcome::Failed
+                    }
+                    Some((Severity::Fail, _)) => CheckOutcome::CouldNotRun,
+                    Some((Severity::Warn, _)) => CheckOutcome::Warned,
+                    Some((Severity::Note, _)) | None => CheckOutcome::Passed,
+                };
+            let report = CheckReport {
+                name,
+                kind,
+                outcome,
+                expected: answer.expected,
+                observed: answer.observed,
+                assertions: answer.assertions,
+                findings: answer.findings,
+            };
+            (report, answer.newest)
+        }
+        Err(error) => {
+            let kind_of = match &error {
+                CheckError::Limit { limit, value } => FindingKind::SandboxLimit { limit: limit.clone(), value: value.clone() },
+                CheckError::Tree(source) => FindingKind::CouldNotRun { reason: format!("{error}: {}", source.kind()) },
+                CheckError::Sandbox(_) | CheckError::NotStarted(_) | CheckError::TooLarge(_) => {
+                    FindingKind::CouldNotRun { reason: error.to_string() }
+                }
+            };
+            let report = CheckReport {
+                outcome: CheckOutcome::CouldNotRun,
+                expected: String::new(),
+                observed: error.to_string(),
+                assertions: 0,
+                findings: vec![Finding::runner(name.clone(), kind_of)],
+                name,
+                kind,
+            };
+            (report, None)
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A tree in memory and programs that answer as told, for the checks' own tests.
+
+    use std::collections::BTreeMap;
+    use std::io::{Seek, Write};
+
+    use super::*;
+    use crate::domain::{Blake3, EntryKind};
+
+    pub struct MemoryTree {
+        pub found: Vec<FileEntry>,
+        pub expected: Option<Vec<FileEntry>>,
+        pub while_writing: Vec<(Aspect, u64)>,
+        pub contents: BTreeMap<String, Vec<u8>>,
+    }
+
+    pub fn file(path: &str, size: u64, mtime: i64) -> FileEntry {
+        FileEntry {
+            path: RestorePath::from_bytes(path.as_bytes()).unwrap(),
+            kind: EntryKind::File { size, blake3: Some(Blake3([1; 32])) },
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime,
+            mtime_ns: 0,
+            xattrs: vec![],
+        }
+    }
+
+    impl MemoryTree {
+        pub fn of(found: Vec<FileEntry>) -> Self {
+            Self { found, expected: None, while_writing: vec![], contents: BTreeMap::new() }
+        }
+        pub fn with_content(files: &[(&str, &str)]) -> Self {
+            let found = files.iter().map(|(path, text)| file(path, text.len() as u64, 0)).collect();
+            let contents = files.iter().map(|(p, t)| ((*p).to_owned(), t.as_bytes().to_vec())).collect();
+            Self { contents, ..Self::of(found) }
+        }
+    }
+
+    impl Tree for MemoryTree {
+        fn walk(&self) -> io::Result<Entries<'_>> {
+            Ok(Box::new(self.found.iter().cloned().map(Ok)))
+        }
+        fn expected(&self) -> io::Result<Option<Entries<'_>>> {
+            Ok(self.expected.as_ref().map(|e| Box::new(e.iter().cloned().map(Ok)) as Entries<'_>))
+        }
+        fn met_while_writing(&self) -> (Vec<(Aspect, u64)>, Vec<RestorePath>) {
+            (self.while_writing.clone(), vec![])
+        }
+        fn open(&self, path: &RestorePath) -> io::Result<File> {
+            let content = self.contents.get(&path.to_string()).ok_or(io::ErrorKind::NotFound)?;
+            let mut file = tempfile::tempfile()?;
+            file.write_all(content)?;
+            file.rewind()?;
+            Ok(file)
+        }
+    }
+
+    pub struct Answers(pub Result<Ran, String>);
+
+    #[async_trait]
+    impl Programs for Answers {
+        async fn run(&self, _command: &[String]) -> Result<Ran, String> {
+            self.0.clone()
+        }
+    }
+
+    pub fn pseudonym(path: &RestorePath) -> Pseudonym {
+        Pseudonym(format!("path-{}", path.as_bytes().len()))
+    }
+
+    pub fn restored<'a>(tree: &'a MemoryTree, programs: &'a Answers) -> Restored<'a> {
+        Restored { tree, programs, started: Timestamp::from_unix(1_000_000), pseudonym: &pseudonym }
+    }
+
+    pub fn no_programs() -> Answers {
+        Answers(Err("none".into()))
+    }
+}

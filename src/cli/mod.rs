@@ -1,1 +1,72 @@
-//! (room to be furnished)
+//! The command line: each command turns flags into values, calls one function below, and prints.
+//!
+//! Results go to stdout, everything else to stderr.
+
+mod args;
+mod demo;
+mod doctor;
+mod exit;
+mod init;
+mod manual;
+mod output;
+mod plan;
+mod points;
+mod progress;
+mod reap;
+mod run;
+mod seal;
+mod verify;
+
+use clap::Parser;
+
+pub use args::{Cli, Command};
+pub use exit::{Exit, Failure};
+
+use crate::app::App;
+
+/// Parses, runs, prints; the exit status of the process.
+pub fn main() -> std::process::ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Passed };
+            // nothing is left to tell it to where printing fails
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    output::start_logging(cli.verbose, cli.json);
+    match run(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::print_failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    // these need neither settings nor a host
+    match &cli.command {
+        Command::Completions(args) => return manual::completions(args),
+        Command::Man(args) => return manual::pages(args),
+        Command::Schema(args) => return manual::schema(args),
+        _ => {}
+    }
+    let app = App::new(cli.overrides()).map_err(Failure::config)?;
+    let runtime = app.runtime().map_err(|e| Failure::new(Exit::Inconclusive, e))?;
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Demo(args) => demo::run(cli, args).await,
+            Command::Init(args) => init::run(cli, args),
+            Command::Doctor(args) => doctor::run(cli, &app, args).await,
+            Command::Seal(args) => seal::run(cli, &app, args).await,
+            Command::Points(args) => points::run(cli, &app, args).await,
+            Command::Plan(args) => plan::run(cli, &app, args).await,
+            Command::Run(args) => run::run(cli, &app, args).await,
+            Command::Verify(args) => verify::run(cli, &app, args),
+            Command::Reap => reap::run(cli, &app).await,
+            Command::Completions(_) | Command::Man(_) | Command::Schema(_) => Ok(Exit::Passed),
+        }
+    })
+}

@@ -15,7 +15,9 @@ macro_rules! digest {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub [u8; 32]);
+        #[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "runner", schemars(transparent))]
+        pub struct $name(#[cfg_attr(feature = "runner", schemars(with = "String", regex(pattern = r"^[0-9a-f]{64}$")))] pub [u8; 32]);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,6 +64,7 @@ digest! {
 /// Paths and keys can be patient data; evidence shows these instead, and the annex resolves them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Pseudonym(pub String);
 
 impl fmt::Display for Pseudonym {

@@ -11,6 +11,7 @@ use super::{
 
 /// A drill's id: a UUID of version 7 (RFC 9562), so that ids sort by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct DrillId(pub String);
 
@@ -22,6 +23,7 @@ impl fmt::Display for DrillId {
 
 /// A stretch of a drill. Phases follow each other without gaps, so they add up to the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Making the sandbox.
@@ -67,6 +69,7 @@ impl Phase {
 
 /// What a sandbox is made of, as the evidence shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct SandboxFacts {
     /// How it was made, as `namespaces` or `none`.
     pub kind: String,
@@ -90,6 +93,7 @@ pub struct SandboxFacts {
 
 /// How a sandbox ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Disposal {
     /// Method, after NIST SP 800-88: what happened to the data.
     pub method: String,
@@ -106,6 +110,7 @@ impl Disposal {
 
 /// One thing looked for after disposal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Probe {
     /// What, in our words.
     pub what: String,
@@ -115,6 +120,7 @@ pub struct Probe {
 
 /// Who and what runs a drill.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct RunnerFacts {
     /// Version of firedrill.
     pub version: String,
@@ -130,6 +136,7 @@ pub struct RunnerFacts {
 
 /// Why a drill runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// Somebody asked.
@@ -146,6 +153,7 @@ pub enum Trigger {
 
 /// All that is fixed before a drill starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Plan {
     /// The scenario's name.
     pub scenario: ScenarioName,
@@ -171,6 +179,7 @@ pub struct Plan {
 
 /// The recovery point that was selected, without its names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct SelectedPoint {
     /// Stands for its id.
     pub point: Pseudonym,
@@ -194,6 +203,7 @@ pub struct SelectedPoint {
 
 /// What a restore made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct RestoredFacts {
     /// Regular files.
     pub files: u64,
@@ -213,6 +223,7 @@ pub struct RestoredFacts {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum DrillEventKind {
     /// The drill started.
@@ -258,7 +269,8 @@ pub enum DrillEventKind {
     },
     /// The data's age was measured.
     DataDated {
-        /// The newest data's instant.
+        /// The newest data's instant; `at` on paper is the event's own.
+        #[serde(rename = "data_as_of")]
         at: Timestamp,
         /// How it is known.
         source: CaptureSource,
@@ -286,6 +298,7 @@ pub enum DrillEventKind {
 
 /// One event of a drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct DrillEvent {
     /// Of which drill.
     pub drill: DrillId,
@@ -520,7 +533,8 @@ mod tests {
 
     #[test]
     fn an_event_survives_json() {
-        for kind in [started(), finished(), DrillEventKind::BecameUsable] {
+        let dated = DrillEventKind::DataDated { at: Timestamp::from_unix(7), source: CaptureSource::Content };
+        for kind in [started(), finished(), dated, DrillEventKind::BecameUsable] {
             let event = event(0, 1, kind);
             let json = serde_json::to_string(&event).unwrap();
             assert_eq!(serde_json::from_str::<DrillEvent>(&json).unwrap(), event);

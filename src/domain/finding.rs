@@ -8,6 +8,7 @@ use super::{ByteSize, LockMode, Period, Pseudonym, Timestamp, TreeSummary};
 
 /// Who is to blame, decided where the fact is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The backup, or what was promised of it.
@@ -18,6 +19,7 @@ pub enum Cause {
 
 /// What a finding does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Worth knowing.
@@ -30,6 +32,7 @@ pub enum Severity {
 
 /// One thing found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The check or step that found it.
     pub check: String,
@@ -64,6 +67,7 @@ impl Finding {
 /// What can be found. No variant holds a path, a key, a row or a tool's output in clear; `detail` and `reason` are our own
 /// words, written in this repository, with numbers at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum FindingKind {
     // ---- the backup -------------------------------------------------------------------------------------------
@@ -345,6 +349,7 @@ impl fmt::Display for FindingKind {
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOutcome {
     /// Asked, and answered yes.
@@ -359,6 +364,7 @@ pub enum CheckOutcome {
 
 /// One check of a drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct CheckReport {
     /// The check's name in the scenario.
     pub name: String,

@@ -8,6 +8,7 @@ use super::{Period, Timestamp};
 
 /// Retention mode, in S3's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LockMode {
     /// Some users may shorten or lift it.
@@ -27,6 +28,7 @@ impl fmt::Display for LockMode {
 
 /// Whether one object version is locked. Three-valued: a missing header may only mean missing rights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum LockState {
     /// Retention was reported.
@@ -47,6 +49,7 @@ pub enum LockState {
 
 /// All that is known of the lock of one object version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct LockFacts {
     /// Retention.
     #[serde(flatten)]

@@ -11,6 +11,7 @@ mod objective;
 mod path;
 mod pattern;
 mod point;
+mod recount;
 mod scenario;
 mod size;
 mod time;
@@ -29,6 +30,7 @@ pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Obje
 pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};
 pub use point::{ObjectRead, ObjectRef, PointForm, RecoveryPoint, RestoreChain, SelectError, Selector, Transport, select};
+pub use recount::{Recount, recount};
 pub use scenario::{
     Addressing, CheckKind, CheckSpec, Criticality, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep,
     Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, StorageLocation, TimeZone, Unlock,

@@ -8,6 +8,7 @@ use super::{Elapsed, Period, Timestamp};
 
 /// RPO and RTO promised for a system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Objectives {
     /// Recovery point objective: how old the newest restored data may be, in seconds.
     pub rpo: Option<Period>,
@@ -20,6 +21,7 @@ pub struct Objectives {
 
 /// Where a capture time or data age comes from, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CaptureSource {
     /// The newest data found in the restored content.
@@ -48,6 +50,7 @@ impl fmt::Display for CaptureSource {
 
 /// The recovery time of a drill, in its parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Recovery {
     /// From the start of the drill until the system was usable.
     pub measured: Elapsed,
@@ -65,6 +68,7 @@ impl Recovery {
 
 /// Data age at the start of a drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Achieved {
     /// The newest data's instant.
     pub data_as_of: Timestamp,
@@ -76,6 +80,7 @@ pub struct Achieved {
 
 /// What a drill measured. `None` is "not measured", never "fine".
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Measurements {
     /// Time to usable.
     pub recovery: Option<Recovery>,
@@ -88,6 +93,7 @@ pub struct Measurements {
 
 /// One objective against what was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Met {
     /// Measured, within the objective.
@@ -100,6 +106,7 @@ pub enum Met {
 
 /// An objective, its target and what was achieved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Assessment {
     /// `"rpo"` or `"rto"`.
     pub objective: String,

@@ -19,6 +19,7 @@ pub struct ObjectRef {
 
 /// The form of a recovery point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PointForm {
     /// A sealed set: manifest, encrypted index, data parts.
@@ -90,6 +91,7 @@ pub fn select<'a>(points: &'a [RecoveryPoint], selector: &Selector) -> Result<&'
 
 /// One object version that a restore read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct ObjectRead {
     /// Stands for the key.
     pub object: Pseudonym,
@@ -124,6 +126,7 @@ pub struct ObjectRead {
 
 /// The exact object versions that a restore read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct RestoreChain {
     /// In the order they were first read.
     pub objects: Vec<ObjectRead>,
@@ -138,6 +141,7 @@ impl RestoreChain {
 
 /// How the storage was reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Transport {
     /// `s3`, `file` or `memory`.
     pub store: String,

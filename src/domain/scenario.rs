@@ -11,6 +11,8 @@ use super::{ByteSize, Comparison, LockMode, Objectives, Period};
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "runner", schemars(with = "String", extend("pattern" = "^[a-z0-9][a-z0-9_-]{0,63}$")))]
 pub struct ScenarioName(String);
 
 /// What is wrong with a name.
@@ -49,6 +51,7 @@ impl fmt::Display for ScenarioName {
 
 /// How much depends on the system: 45 CFR 164.308(a)(7)(ii)(E), applications and data criticality analysis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Criticality {
     /// Care stops without it.
@@ -74,6 +77,7 @@ impl fmt::Display for Criticality {
 
 /// The contingency plan that the scenario belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct PlanRef {
     /// The plan's id.
     pub id: String,
@@ -344,8 +348,6 @@ pub struct Scenario {
     pub restore: Vec<RestoreStep>,
     /// What is asked.
     pub checks: Vec<CheckSpec>,
-    /// age recipients of the annex with the details that may be patient data.
-    pub annex_recipients: Vec<String>,
     /// The file's exact text: its digest is the plan that the drill was run under.
     pub text: String,
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A number of bytes. Written `"512MiB"`, `"8GiB"`, `"1.5GB"` or a plain number; binary and decimal units both mean
 /// what they say (IEC 80000-13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct ByteSize(pub u64);
 

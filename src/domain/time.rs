@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 /// An instant of wall-clock time, UTC, nanosecond precision. Says *when*; durations come from [`Elapsed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Timestamp(pub jiff::Timestamp);
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+pub struct Timestamp(#[cfg_attr(feature = "runner", schemars(with = "String", extend("format" = "date-time")))] pub jiff::Timestamp);
 
 impl Timestamp {
     /// From whole seconds since the Unix epoch; outside of years -9999 to 9999 the nearest end of that range.
@@ -44,6 +45,7 @@ impl FromStr for Timestamp {
 /// Time measured on the monotonic clock since the start of a drill, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Elapsed {
     /// Nanoseconds.
     pub nanos: u64,
@@ -96,6 +98,8 @@ impl fmt::Display for Elapsed {
 
 /// A promised or allowed length of time, in whole seconds: `"24h"`, `"90m"`, `"30d"`, `"1d 6h"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "runner", schemars(transparent))]
 pub struct Period {
     /// Seconds.
     pub seconds: u64,

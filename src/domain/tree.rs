@@ -154,8 +154,26 @@ pub enum Aspect {
     Xattrs,
 }
 
+impl Aspect {
+    /// As findings write it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Aspect::Missing => "missing",
+            Aspect::Extra => "extra",
+            Aspect::Kind => "kind",
+            Aspect::Size => "size",
+            Aspect::Content => "content",
+            Aspect::Mode => "mode",
+            Aspect::Time => "time",
+            Aspect::Link => "link",
+            Aspect::Xattrs => "xattrs",
+        }
+    }
+}
+
 /// How two trees compare, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct TreeSummary {
     /// Entries alike in everything that both sides know.
     pub matched: u64,

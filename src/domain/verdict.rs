@@ -9,6 +9,7 @@ use super::{Assessment, Cause, Finding, Severity};
 
 /// How a drill ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
     /// Everything that was asked held, and something was asked.

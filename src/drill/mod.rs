@@ -1,1 +1,190 @@
-//! (room to be furnished)
+//! The life of a drill, told once.
+//!
+//! `drill` emits events; whoever shows them listens. It knows neither a terminal nor where evidence is kept: `app` seals
+//! what it returns.
+
+mod blame;
+mod checks;
+mod recorder;
+mod steps;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+pub use blame::Stop;
+pub use recorder::{Listener, RecordError, Recorder};
+
+use crate::clock::Clock;
+use crate::codec::age::Identities;
+use crate::domain::{
+    Cause, DrillEvent, DrillEventKind, Finding, FindingKind, Met, Phase, Plan, RunnerFacts, Scenario, Selector, Severity, Source, Unlock,
+    Verdict, recount,
+};
+use crate::evidence::Pseudonymizer;
+use crate::restore::Progress;
+use crate::sandbox::{Isolation, SandboxSpec, SwapPolicy};
+use crate::vault::{VaultError, VaultView};
+
+/// Opens the vault view of a source: the seam at which `app` wires the storage, and tests and sabotage theirs.
+#[async_trait]
+pub trait Vaults: Send + Sync {
+    /// Opens it; asks the network nothing yet.
+    async fn open(&self, source: &Source) -> Result<VaultView, VaultError>;
+}
+
+/// What opens backups, and whose manifests are believed.
+pub struct Keys {
+    /// age and SSH identities.
+    pub identities: Identities,
+    /// Public keys of trusted producers.
+    pub producers: Vec<ssh_key::PublicKey>,
+}
+
+/// A key that the scenario names cannot be used. The text names the reference, never the key.
+#[derive(Debug, thiserror::Error)]
+#[error("{reference}: {reason}")]
+pub struct KeyError {
+    /// `file:…` or `env:…`, as the scenario writes it.
+    pub reference: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Loads keys.
+pub trait Keyring: Send + Sync {
+    /// All that the scenario names.
+    ///
+    /// # Errors
+    /// [`KeyError`] for the first that cannot be used.
+    fn load(&self, unlock: &Unlock) -> Result<Keys, KeyError>;
+}
+
+/// What a drill is given to work with.
+pub struct Services<'a> {
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Storage.
+    pub vaults: &'a dyn Vaults,
+    /// Keys.
+    pub keys: &'a dyn Keyring,
+    /// Makes pseudonyms.
+    pub pseudonyms: &'a Pseudonymizer,
+    /// Hears every name that got a pseudonym, for the annex.
+    pub names: &'a (dyn Fn(&crate::domain::Pseudonym, &[u8]) + Send + Sync),
+    /// Where sandboxes register.
+    pub state: PathBuf,
+    /// Whether a drill may run without isolation.
+    pub isolation: Isolation,
+    /// Whether scratch may reach a swap device.
+    pub swap: SwapPolicy,
+    /// Bytes so far, for whoever watches.
+    pub progress: Arc<Progress>,
+    /// Ends the drill early.
+    pub cancel: CancellationToken,
+}
+
+/// What is asked for, beside the scenario.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// All that is fixed beforehand.
+    pub plan: Plan,
+    /// Who and what runs it.
+    pub runner: RunnerFacts,
+    /// Which recovery point.
+    pub selector: Selector,
+}
+
+/// Runs one drill. It ends with a verdict, unless it cannot be recorded.
+///
+/// # Errors
+/// [`RecordError`] where the journal cannot be written: without evidence there is nothing to claim.
+pub async fn run(
+    scenario: &Scenario,
+    order: Order,
+    services: &Services<'_>,
+    mut recorder: Recorder<'_>,
+) -> Result<Vec<DrillEvent>, RecordError> {
+    recorder.record(DrillEventKind::Started { plan: Box::new(order.plan), runner: order.runner })?;
+    let stop = attempt(scenario, &order.selector, services, &mut recorder).await?; // kept, not propagated: what went wrong is evidence too
+    recorder.found(stop.into_iter().flat_map(Stop::into_findings))?;
+    recorder.found(closing_remarks(recorder.events()))?;
+    let outcome = recount(recorder.events()).expect("a drill's first event is its start");
+    recorder.record(DrillEventKind::Finished {
+        verdict: outcome.verdict,
+        assessments: outcome.assessments,
+        measurements: outcome.measurements,
+    })?;
+    Ok(recorder.into_events())
+}
+
+/// Makes the sandbox, works in it, and destroys it whatever happened; only then looks at how it went.
+async fn attempt(
+    scenario: &Scenario,
+    selector: &Selector,
+    services: &Services<'_>,
+    recorder: &mut Recorder<'_>,
+) -> Result<Option<Stop>, RecordError> {
+    recorder.phase(Phase::Provision)?;
+    let spec = SandboxSpec {
+        isolation: services.isolation,
+        swap: services.swap,
+        ..SandboxSpec::new(recorder.drill().clone(), scenario.limits.clone(), services.state.clone())
+    };
+    let sandbox = match crate::sandbox::provision(&spec).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => return Ok(Some(Stop::from(error))),
+    };
+    recorder.record(DrillEventKind::SandboxProvisioned { facts: sandbox.facts().clone() })?;
+
+    let outcome = steps::in_sandbox(scenario, selector, services, &sandbox, recorder).await;
+
+    let torn_down = recorder.phase(Phase::Teardown);
+    let disposal = sandbox.destroy().await;
+    torn_down?;
+    let remains = disposal.probes.iter().filter(|p| !p.gone).map(|p| p.what.clone()).collect::<Vec<_>>();
+    recorder.record(DrillEventKind::SandboxDestroyed { disposal })?;
+    if !remains.is_empty() {
+        recorder.found([Finding::runner("teardown", FindingKind::NotDisposed { reason: remains.join(", ") })])?;
+    }
+    match outcome {
+        Ok(()) => Ok(None),
+        Err(steps::Ended::Stopped(stop)) => Ok(Some(stop)),
+        Err(steps::Ended::Unrecorded(error)) => Err(error),
+    }
+}
+
+/// What only shows at the end: missed objectives in words, nothing asserted, clocks that disagree.
+fn closing_remarks(events: &[DrillEvent]) -> Vec<Finding> {
+    let Some(outcome) = recount(events) else { return Vec::new() };
+    let mut remarks = Vec::new();
+    for assessment in &outcome.assessments {
+        if let (Met::Missed, Some(achieved)) = (&assessment.met, assessment.achieved) {
+            let kind = FindingKind::ObjectiveMissed { objective: assessment.objective.clone(), target: assessment.target, achieved };
+            remarks.push(Finding::backup("objectives", kind));
+        }
+    }
+    let failing = outcome.findings.iter().any(|f| f.severity == Severity::Fail);
+    if outcome.assertions == 0 && !failing {
+        remarks.push(Finding::backup("checks", FindingKind::NoAssertions));
+    }
+    if let (Some(first), Some(last)) = (events.first(), events.last()) {
+        let measured = last.elapsed.since(first.elapsed).as_secs_f64();
+        let stepped = last.at.seconds_since(first.at) as f64 - measured;
+        // whole seconds on the one side, and clocks that are being slewed, stay below this
+        if stepped.abs() > 3.0 {
+            remarks.push(Finding::warning("clock", Cause::Runner, FindingKind::ClockStepped { seconds: stepped.round() as i64 }));
+        }
+    }
+    remarks
+}
+
+/// The verdict among a drill's events.
+pub fn verdict_of(events: &[DrillEvent]) -> Option<Verdict> {
+    events.iter().rev().find_map(|event| match &event.kind {
+        DrillEventKind::Finished { verdict, .. } => Some(*verdict),
+        _ => None,
+    })
+}

@@ -1,1 +1,36 @@
-//! (room to be furnished)
+//! A throwaway place: made, limited, watched, destroyed; and what a crash left of one, reaped.
+//!
+//! Promises, kept by the kernel and shown by `tests/it/sandbox.rs`:
+//! - What runs inside has no network but its own loopback, sees the restored tree, the host's `/usr` read-only and a private
+//!   `/tmp`, `/dev`, `/proc`; no host process, no host file, no secret in its environment, no right to ask for more.
+//! - It is bounded in memory, processes, output, scratch and time; each bound hit is a [`SandboxError::Limit`].
+//! - It ends with the runner, however the runner ends.
+//! - Scratch is a private tmpfs, gone with the last reference; a plain directory is a named, weaker choice.
+//! - [`Sandbox::destroy`] looks for remains afterwards; [`reap`] finds those of a runner that was killed.
+//!
+//! The runner never looks a path up inside: it holds directory descriptors ([`Sandbox::root`]), because a symbolic link
+//! that a restored tree or a command put there would lead the runner to the host's files.
+//!
+//! Linux only. Absent on purpose: backups, network, clocks (times are passed in, durations measured by kernel timers).
+
+mod cgroup;
+mod control;
+mod disposal;
+mod doctor;
+mod error;
+mod facts;
+mod helper;
+mod place;
+mod registry;
+mod scratch;
+mod spec;
+mod swap;
+mod sys;
+mod wire;
+
+pub use doctor::{Kept, Promise, promises};
+pub use error::{Limit, SandboxError};
+pub use helper::become_helper_if_asked;
+pub use place::{Sandbox, provision};
+pub use registry::{Reaped, reap};
+pub use spec::{Afterwards, CommandSpec, Ended, Exit, Isolation, Owner, SandboxSpec, SwapPolicy, ToolDir};

@@ -1,6 +1,6 @@
 //! What goes wrong between a drill and its backup.
 
-use crate::domain::Cause;
+use crate::domain::{Cause, FindingKind, Pseudonym};
 use crate::storage::StorageError;
 
 /// Why the vault could not show, or a restore could not read, a backup. No variant holds a key.
@@ -95,6 +95,39 @@ impl VaultError {
             StorageError::NoSuchObject => VaultError::DeletedWhileReading { role },
             StorageError::Changed => VaultError::ChangedWhileReading { role },
             other => VaultError::Storage(other),
+        }
+    }
+}
+
+impl VaultError {
+    /// The fact for the evidence: our words and numbers, no key. `object` stands for what was read.
+    pub fn finding(&self, object: &Pseudonym) -> FindingKind {
+        use StorageError as E;
+        let reason = || format!("{self}; {}", self.advice());
+        match self {
+            VaultError::Missing { role } | VaultError::DeletedWhileReading { role } => {
+                FindingKind::ObjectMissing { object: object.clone(), role: role.clone() }
+            }
+            VaultError::Pattern(_) | VaultError::ChangedWhileReading { .. } => FindingKind::CouldNotRun { reason: reason() },
+            VaultError::GaveUp { source, .. } => FindingKind::StorageUnreachable { reason: format!("{self}: {source}; {}", self.advice()) },
+            VaultError::Storage(error) => match error {
+                E::NoSuchObject => FindingKind::ObjectMissing { object: object.clone(), role: "object".to_owned() },
+                E::NoSuchStore { .. } => FindingKind::NoSuchStore { reason: reason() },
+                E::CredentialsMissing { .. }
+                | E::CredentialsUnusable { .. }
+                | E::CredentialsRefused { .. }
+                | E::CredentialsExpired { .. }
+                | E::AccessDenied { .. } => FindingKind::CredentialsRefused { reason: reason() },
+                E::Unreachable { .. }
+                | E::TlsRefused { .. }
+                | E::ClockSkew { .. }
+                | E::WrongRegion { .. }
+                | E::Throttled { .. }
+                | E::ServerFailure { .. }
+                | E::Refused { .. }
+                | E::BadAnswer { .. } => FindingKind::StorageUnreachable { reason: reason() },
+                _ => FindingKind::CouldNotRun { reason: reason() },
+            },
         }
     }
 }

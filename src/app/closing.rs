@@ -1,0 +1,121 @@
+//! Closing what a crash cut short: a drill without a verdict becomes `Inconclusive`, with evidence.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{App, AppError, private_directory};
+use crate::domain::{Disposal, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Probe, recount};
+use crate::drill::RecordError;
+use crate::evidence::Journal;
+use crate::sandbox::{Reaped, SandboxError};
+
+/// A drill that was cut short, closed.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    /// Which.
+    pub drill: DrillId,
+    /// Where its evidence is.
+    pub directory: PathBuf,
+}
+
+/// What `reap` did.
+#[derive(Debug, Default)]
+pub struct Cleared {
+    /// Sandboxes that were destroyed.
+    pub reaped: Vec<Reaped>,
+    /// Drills that were closed.
+    pub closed: Vec<Closed>,
+    /// Drills whose evidence could not be closed, and why.
+    pub left: Vec<(PathBuf, AppError)>,
+}
+
+/// Destroys what crashed drills left and closes their journals. Never touches a drill whose runner lives.
+///
+/// # Errors
+/// Where the state directory cannot be read at all.
+pub async fn close_interrupted(app: &App) -> Result<Cleared, SandboxError> {
+    let now = app.clock.now();
+    let sandboxes = app.sandboxes();
+    let reaped = tokio::task::spawn_blocking(move || crate::sandbox::reap(&sandboxes, now))
+        .await
+        .map_err(|e| SandboxError::Died { how: e.to_string() })??;
+    let mut cleared = Cleared { reaped, ..Cleared::default() };
+    let directory = app.journals();
+    let journals = match fs::read_dir(&directory) {
+        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|x| x == "jsonl")).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(SandboxError::Io { step: "read the journals of drills", source }),
+    };
+    for journal in journals {
+        let lock = journal.with_extension("lock");
+        // a lock that is held is a drill that lives
+        let Some(_held) = free_lock(&lock) else { continue };
+        match close(app, &journal, &cleared.reaped) {
+            Ok(Some(closed)) => {
+                let _ = fs::remove_file(&journal);
+                let _ = fs::remove_file(&lock);
+                cleared.closed.push(closed);
+            }
+            Ok(None) => {
+                // it never recorded its start: there is nothing to say of it
+                let _ = fs::remove_file(&journal);
+                let _ = fs::remove_file(&lock);
+            }
+            Err(error) => cleared.left.push((journal, error)),
+        }
+    }
+    Ok(cleared)
+}
+
+fn free_lock(path: &Path) -> Option<fs::File> {
+    private_directory(path.parent()?).ok()?;
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
+    file.try_lock().is_ok().then_some(file)
+}
+
+fn close(app: &App, path: &Path, reaped: &[Reaped]) -> Result<Option<Closed>, AppError> {
+    let (mut journal, read) = Journal::resume(path).map_err(RecordError::from)?;
+    let mut events = read.events;
+    let Some(last) = events.last().cloned() else { return Ok(None) };
+    if !read.finished {
+        let record = |journal: &mut Journal, events: &mut Vec<DrillEvent>, kind: DrillEventKind| -> Result<(), AppError> {
+            // monotonic time stood still when the runner died: its last instant is all that is known
+            let event =
+                DrillEvent { drill: last.drill.clone(), seq: events.len() as u64, at: app.clock.now(), elapsed: last.elapsed, kind };
+            journal.append(&event).map_err(RecordError::from)?;
+            events.push(event);
+            Ok(())
+        };
+        if journal.state().sandbox_stands() {
+            let disposal = disposal_of(reaped.iter().find(|r| r.drill == last.drill));
+            let complete = disposal.complete();
+            record(&mut journal, &mut events, DrillEventKind::SandboxDestroyed { disposal })?;
+            if !complete {
+                let finding = Finding::runner("reap", FindingKind::NotDisposed { reason: "see the disposal record".into() });
+                record(&mut journal, &mut events, DrillEventKind::Found { finding })?;
+            }
+        }
+        let how = "the runner ended before the drill did; closed at its next start".to_owned();
+        let finding = Finding::runner("drill", FindingKind::Interrupted { how });
+        record(&mut journal, &mut events, DrillEventKind::Found { finding })?;
+        let outcome = recount(&events).expect("the first event is the start: the journal knows the order");
+        let finished =
+            DrillEventKind::Finished { verdict: outcome.verdict, assessments: outcome.assessments, measurements: outcome.measurements };
+        record(&mut journal, &mut events, finished)?;
+    }
+    let sealed = app.seal(&events, &app.signer()?, None, path)?;
+    Ok(Some(Closed { drill: last.drill, directory: sealed.directory }))
+}
+
+fn disposal_of(reaped: Option<&Reaped>) -> Disposal {
+    let mut probes = Vec::new();
+    match reaped {
+        None => probes.push(Probe { what: "no trace of the sandbox was found when the next runner looked".into(), gone: true }),
+        Some(reaped) => {
+            probes.extend(reaped.what.iter().map(|what| Probe { what: what.clone(), gone: true }));
+            probes.extend(reaped.left.iter().map(|what| Probe { what: what.clone(), gone: false }));
+        }
+    }
+    Disposal { method: "the kernel ended everything inside with the runner; what lay outside was reaped at the next start".into(), probes }
+}

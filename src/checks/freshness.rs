@@ -1,0 +1,203 @@
+//! `freshness`: the newest data in the restored content. This is what the recovery point objective is measured by.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
+
+use jiff::civil;
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use super::{Answer, CheckError, Glob, Restored};
+use crate::domain::{EntryKind, Finding, FindingKind, FreshnessSource, Period, Timestamp};
+
+/// The largest single JSON document that is read whole.
+const MAX_DOCUMENT: u64 = 64 << 20;
+/// The longest line of JSON lines.
+const MAX_LINE: u64 = 16 << 20;
+/// Clocks of producer and runner may differ by this much before data from the future is remarkable.
+const TOLERANCE: u64 = 300;
+
+pub(super) fn ask(name: &str, from: &FreshnessSource, restored: &Restored<'_>) -> Result<Answer, CheckError> {
+    let (pattern, field) = match from {
+        FreshnessSource::FileTimes { pattern } => (pattern, None),
+        FreshnessSource::Field { pattern, field } => (pattern, Some(field.as_str())),
+    };
+    let glob = Glob::new(pattern).map_err(|e| CheckError::Sandbox(e.to_string()))?;
+    let (mut files, mut values, mut newest) = (0u64, 0u64, None::<Timestamp>);
+    for entry in restored.tree.walk()? {
+        let entry = entry?;
+        let EntryKind::File { size, .. } = entry.kind else { continue };
+        if !glob.matches(&entry.path) {
+            continue;
+        }
+        files += 1;
+        match field {
+            None => {
+                values += 1;
+                newest = newest.max(Some(Timestamp::from_unix(entry.mtime)));
+            }
+            Some(field) => {
+                let csv = entry.path.as_bytes().to_ascii_lowercase().ends_with(b".csv");
+                let file = restored.tree.open(&entry.path)?;
+                let mut see = |at: Timestamp| {
+                    values += 1;
+                    newest = newest.max(Some(at));
+                };
+                if csv { from_csv(file, field, &mut see)? } else { from_json(file, size, field, &mut see)? }
+            }
+        }
+    }
+    let expected = "data to date".to_owned();
+    let observed = format!("{files} files, {values} instants");
+    let Some(at) = newest else {
+        return Ok(Answer {
+            findings: vec![Finding::backup(name, FindingKind::CheckFailed { expected: expected.clone(), observed: observed.clone() })],
+            expected,
+            observed,
+            assertions: 1,
+            newest: None,
+        });
+    };
+    let age = restored.started.seconds_since(at);
+    if age < -(TOLERANCE as i64) {
+        let ahead = Period::from_secs(age.unsigned_abs());
+        return Ok(Answer {
+            expected,
+            observed: format!("newest data dated {ahead} in the future"),
+            findings: vec![Finding::runner(name, FindingKind::CapturedInFuture { ahead })],
+            ..Answer::default()
+        });
+    }
+    let age = Period::from_secs(u64::try_from(age).unwrap_or(0));
+    Ok(Answer {
+        expected,
+        observed: format!("{observed}, newest {age} old"),
+        assertions: 1,
+        findings: vec![Finding::note(name, crate::domain::Cause::Backup, FindingKind::DataAsOf { at })],
+        newest: Some(at),
+    })
+}
+
+fn from_csv(file: File, field: &str, see: &mut dyn FnMut(Timestamp)) -> Result<(), CheckError> {
+    let broken = |_| CheckError::TooLarge("a CSV file could not be read".into());
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
+    let column = reader.byte_headers().map_err(broken)?.iter().position(|h| h == field.as_bytes());
+    let Some(column) = column else { return Ok(()) };
+    let mut record = csv::ByteRecord::new();
+    while reader.read_byte_record(&mut record).map_err(broken)? {
+        if let Some(at) = record.get(column).and_then(|raw| std::str::from_utf8(raw).ok()).and_then(instant) {
+            see(at);
+        }
+    }
+    Ok(())
+}
+
+/// One document, or a document a line.
+fn from_json(mut file: File, size: u64, field: &str, see: &mut dyn FnMut(Timestamp)) -> Result<(), CheckError> {
+    let path: Vec<&str> = field.split('.').collect();
+    if size <= MAX_DOCUMENT {
+        let mut text = Vec::with_capacity(size as usize);
+        (&mut file).take(MAX_DOCUMENT).read_to_end(&mut text)?;
+        if let Ok(document) = serde_json::from_slice::<Value>(&text) {
+            collect(&document, &path, see);
+            return Ok(());
+        }
+        file.rewind()?;
+    }
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(());
+        }
+        if read as u64 == MAX_LINE {
+            return Err(CheckError::TooLarge(format!(
+                "a JSON document is larger than {MAX_DOCUMENT} bytes and is not written a record a line"
+            )));
+        }
+        if let Ok(document) = serde_json::from_slice::<Value>(&line) {
+            collect(&document, &path, see);
+        }
+    }
+}
+
+/// Follows a dotted path through objects, and through every element of lists on the way.
+fn collect(value: &Value, path: &[&str], see: &mut dyn FnMut(Timestamp)) {
+    match (value, path) {
+        (Value::Array(items), _) => items.iter().for_each(|item| collect(item, path, see)),
+        (Value::Object(map), [first, rest @ ..]) => {
+            if let Some(inner) = map.get(*first) {
+                collect(inner, rest, see);
+            }
+        }
+        (Value::String(text), []) => instant(text).into_iter().for_each(see),
+        (Value::Number(number), []) => number.as_f64().and_then(from_epoch).into_iter().for_each(see),
+        _ => {}
+    }
+}
+
+/// Reads an instant: RFC 3339, a date with or without time (UTC), or a Unix time in seconds or milliseconds.
+fn instant(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Some(Timestamp(at));
+    }
+    if let Ok(number) = text.parse::<f64>() {
+        return from_epoch(number);
+    }
+    let wall = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(|d| d.at(0, 0, 0, 0))).ok()?;
+    wall.to_zoned(TimeZone::UTC).ok().map(|zoned| Timestamp(zoned.timestamp()))
+}
+
+fn from_epoch(number: f64) -> Option<Timestamp> {
+    // 1e11 seconds is the year 5138: larger numbers are milliseconds
+    let seconds = if number.abs() >= 1e11 { number / 1e3 } else { number };
+    (seconds.is_finite() && seconds > 0.0).then(|| Timestamp::from_unix(seconds as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{MemoryTree, file, no_programs, restored};
+    use super::*;
+
+    fn by_field(files: &[(&str, &str)], field: &str) -> Answer {
+        let tree = MemoryTree::with_content(files);
+        let from = FreshnessSource::Field { pattern: "**".into(), field: field.into() };
+        ask("freshness", &from, &restored(&tree, &no_programs())).unwrap()
+    }
+
+    #[test]
+    fn the_newest_file_time_counts() {
+        let tree = MemoryTree::of(vec![file("a", 1, 500), file("b", 1, 900_000), file("c", 1, 800_000)]);
+        let from = FreshnessSource::FileTimes { pattern: "*".into() };
+        let answer = ask("freshness", &from, &restored(&tree, &no_programs())).unwrap();
+        assert_eq!(answer.newest, Some(Timestamp::from_unix(900_000)));
+    }
+
+    #[test]
+    fn fields_are_found_in_json_json_lines_and_csv() {
+        let newest = Some(Timestamp::from_unix(950_400));
+        assert_eq!(
+            by_field(&[("a.json", r#"{"entry":[{"at":"1970-01-01T00:00:00Z"},{"at":"1970-01-12T00:00:00Z"}]}"#)], "entry.at").newest,
+            newest
+        );
+        assert_eq!(by_field(&[("a.jsonl", "{\"at\":1}\n{\"at\":950400}\n")], "at").newest, newest);
+        assert_eq!(by_field(&[("a.csv", "id,taken\n1,1970-01-02\n2,1970-01-12 00:00:00\n")], "taken").newest, newest);
+    }
+
+    #[test]
+    fn data_without_an_instant_fails() {
+        assert_eq!(by_field(&[("a.json", r#"{"at":"yesterday"}"#)], "at").findings.len(), 1);
+        assert_eq!(by_field(&[("a.csv", "id\n1\n")], "taken").findings.len(), 1);
+        assert!(by_field(&[], "at").newest.is_none());
+    }
+
+    #[test]
+    fn data_from_the_future_proves_nothing() {
+        let answer = by_field(&[("a.json", r#"{"at":"2070-01-01T00:00:00Z"}"#)], "at");
+        assert!(matches!(answer.findings[0].kind, FindingKind::CapturedInFuture { .. }));
+        assert!(answer.newest.is_none());
+    }
+}

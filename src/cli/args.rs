@@ -1,0 +1,268 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Overrides;
+use crate::domain::{LockMode, Period, Timestamp};
+
+/// Proves that backups restore: drills in throwaway sandboxes, measured RPO and RTO, signed evidence.
+#[derive(Debug, Parser)]
+#[command(
+    name = "firedrill",
+    version,
+    about,
+    after_help = "Exit status: 0 passed or trusted, 1 failed or refused, 2 usage or configuration, 3 inconclusive, 4 evidence could not be recorded.\n\
+                  First steps: `firedrill demo` shows a whole drill; `firedrill init` makes keys, settings and a scenario of your own."
+)]
+pub struct Cli {
+    /// Settings file [default: ./firedrill.toml, then /etc/firedrill/firedrill.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Evidence store, instead of the configured one
+    #[arg(long, global = true, value_name = "DIR")]
+    pub evidence: Option<PathBuf>,
+    /// Directory for what the runner must remember, instead of the configured one
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Answer as JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say only the answer: no progress, no events
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Log more to stderr; twice for everything
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The flags that override settings.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { config: self.config.clone(), store: self.evidence.clone(), state: self.state.clone() }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show a whole drill on made-up records: no server, no account
+    Demo(DemoArgs),
+    /// Make keys, firedrill.toml and a first scenario that runs
+    Init(InitArgs),
+    /// Say what this host can promise: sandbox, scratch, keys, storage
+    Doctor(DoctorArgs),
+    /// Write a sealed set: a signed, encrypted backup that drills like to restore
+    Seal(SealArgs),
+    /// List recovery points: capture time, age, size, lock
+    Points(ScenarioArgs),
+    /// Say what a drill would do and need, without doing it
+    Plan(RunArgs),
+    /// Run drills now
+    Run(RunArgs),
+    /// Check evidence offline
+    Verify(VerifyArgs),
+    /// Destroy what a crash left, and close the drills it cut short
+    Reap,
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
+    /// Print the JSON Schema of a file format
+    Schema(SchemaArgs),
+}
+
+/// `firedrill demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where to leave backup, keys, scenario and evidence
+    #[arg(long, value_name = "DIR", default_value = "firedrill-demo")]
+    pub out: PathBuf,
+}
+
+/// `firedrill init`
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Where to put firedrill.toml, keys and scenarios
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub directory: PathBuf,
+    /// Name of the first scenario
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What the contingency plan calls the system
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Where its backups are, as s3://bucket/prefix/ or a directory
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Endpoint of an S3-compatible server
+    #[arg(long)]
+    pub endpoint: Option<String>,
+    /// Recovery point objective
+    #[arg(long, value_name = "TIME")]
+    pub rpo: Option<Period>,
+    /// Recovery time objective
+    #[arg(long, value_name = "TIME")]
+    pub rto: Option<Period>,
+    /// Take the defaults instead of asking
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// `firedrill doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Scenarios whose storage, keys and scratch are tried as well
+    #[arg(value_name = "SCENARIO")]
+    pub scenarios: Vec<String>,
+}
+
+/// One scenario.
+#[derive(Debug, Args)]
+pub struct ScenarioArgs {
+    /// A scenario's file, or its name in the scenario directory
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: String,
+}
+
+/// `firedrill run` and `firedrill plan`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Scenario files, or names in the scenario directory
+    #[arg(value_name = "SCENARIO", required = true)]
+    pub scenarios: Vec<String>,
+    /// The recovery point to take, by the id that `points` shows
+    #[arg(long, value_name = "ID", conflicts_with = "as_of")]
+    pub point: Option<String>,
+    /// The last recovery point captured at or before this instant, as 2026-11-20T02:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub as_of: Option<Timestamp>,
+    /// Why the drill runs, for the evidence
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `firedrill seal`
+#[derive(Debug, Args)]
+pub struct SealArgs {
+    /// Files and directories, or - for standard input
+    #[arg(value_name = "SRC", required = true)]
+    pub sources: Vec<PathBuf>,
+    /// Where sets are kept: s3://bucket/prefix/ or a directory
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+    /// age or SSH public key that can open it; repeatable
+    #[arg(long, short, value_name = "KEY")]
+    pub recipient: Vec<String>,
+    /// File of recipients, one a line
+    #[arg(long, short = 'R', value_name = "FILE")]
+    pub recipients_file: Vec<PathBuf>,
+    /// Ed25519 private key (OpenSSH) that signs the manifest
+    #[arg(long, value_name = "FILE")]
+    pub sign: Option<PathBuf>,
+    /// When the data was captured, where that is not now
+    #[arg(long, value_name = "TIME")]
+    pub captured_at: Option<Timestamp>,
+    /// Name of the single file that standard input becomes
+    #[arg(long, value_name = "NAME", default_value = "data")]
+    pub stdin_name: String,
+    /// Who makes the backup, for the manifest [default: this host's name]
+    #[arg(long, value_name = "NAME")]
+    pub producer: Option<String>,
+    /// zstd level, 1 to 19
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: i32,
+    /// Lock every object: "compliance" or "governance"
+    #[arg(long, value_name = "MODE", requires = "lock_for")]
+    pub lock: Option<LockModeArg>,
+    /// How long the lock lasts, as 90d
+    #[arg(long, value_name = "TIME", requires = "lock")]
+    pub lock_for: Option<Period>,
+    /// Endpoint of an S3-compatible server
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Region
+    #[arg(long)]
+    pub region: Option<String>,
+    /// Profile of the shared AWS files
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// PEM file of certificate authorities to trust instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Allow a plain http endpoint
+    #[arg(long)]
+    pub allow_http: bool,
+    /// Address buckets as hosts (bucket.endpoint) instead of paths
+    #[arg(long)]
+    pub virtual_host: bool,
+}
+
+/// A retention mode, typed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LockModeArg {
+    /// Nobody can shorten it
+    Compliance,
+    /// Some users can lift it
+    Governance,
+}
+
+impl From<LockModeArg> for LockMode {
+    fn from(mode: LockModeArg) -> Self {
+        match mode {
+            LockModeArg::Compliance => LockMode::Compliance,
+            LockModeArg::Governance => LockMode::Governance,
+        }
+    }
+}
+
+/// `firedrill verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Trust file (OpenSSH allowed_signers) [default: the configured one]
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Keys that no longer count: OpenSSH public keys or SHA256: fingerprints, one a line
+    #[arg(long, value_name = "FILE")]
+    pub revoked: Option<PathBuf>,
+    /// Evidence folders, or folders of them
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `firedrill completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `firedrill man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Where the pages go
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub directory: PathBuf,
+}
+
+/// `firedrill schema`
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Of what
+    pub of: SchemaOf,
+}
+
+/// A file format with a schema.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SchemaOf {
+    /// Scenario files
+    Scenario,
+    /// firedrill.toml
+    Settings,
+    /// report.json
+    Report,
+}

@@ -1,0 +1,91 @@
+//! `firedrill plan`: what a drill would do and need, without doing it. Lists and pins; restores nothing, writes nothing.
+
+use serde_json::json;
+
+use super::args::{Cli, RunArgs};
+use super::output;
+use super::points::unreachable;
+use super::run::selector;
+use super::{Exit, Failure};
+use crate::app::{App, FileKeyring};
+use crate::domain::{ByteSize, PointForm, Scenario, ScratchKind, select};
+use crate::drill::{Keyring, Vaults};
+
+pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Failure> {
+    let scenarios = args.scenarios.iter().map(|s| app.scenario(s)).collect::<Result<Vec<_>, _>>().map_err(Failure::config)?;
+    let mut plans = Vec::new();
+    for scenario in &scenarios {
+        let plan = plan(app, scenario, args).await?;
+        if !cli.json {
+            output::write(shown(&plan).as_bytes())?;
+        }
+        plans.push(plan);
+    }
+    if cli.json {
+        output::json(&plans)?;
+    }
+    Ok(Exit::Passed)
+}
+
+async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_json::Value, Failure> {
+    let keys = FileKeyring::new(app.environment.clone())
+        .load(&scenario.unlock)
+        .map_err(|e| Failure::new(Exit::Inconclusive, e).with_advice("a drill would be inconclusive: make the key readable first"))?;
+    let view = app.vaults().open(&scenario.source).await.map_err(unreachable)?;
+    let list = view.points().await.map_err(unreachable)?;
+    let point = select(&list.points, &selector(args))
+        .map_err(|e| Failure::new(Exit::Failed, e).with_advice("`firedrill points` lists what is there"))?;
+    let limits = &scenario.limits;
+    let scratch = match limits.scratch {
+        ScratchKind::Tmpfs => "tmpfs",
+        ScratchKind::Directory => "directory",
+    };
+    let steps = [
+        format!("make a sandbox: {scratch} scratch of {}, {} memory, at most {}", limits.scratch_size, limits.memory, limits.time),
+        format!("read {} in {} objects from storage", ByteSize(point.size), point.objects.len()),
+        match point.form {
+            PointForm::SealedSet => "unseal and unpack the set, every byte hashed against its manifest".to_owned(),
+            PointForm::BareObject => "unseal and unpack the object, every byte hashed as it is written".to_owned(),
+        },
+        format!("ask {} checks: {}", scenario.checks.len(), scenario.checks.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")),
+        "destroy the sandbox, conclude, sign the evidence".to_owned(),
+    ];
+    let mut warnings = Vec::new();
+    if scenario.checks.is_empty() {
+        warnings.push("the scenario asks no checks: the drill would fail, having proven nothing");
+    }
+    if keys.identities.is_empty() {
+        warnings.push("the scenario names no age identity: an encrypted backup could not be opened");
+    }
+    if point.form == PointForm::SealedSet && keys.producers.is_empty() {
+        warnings.push("the scenario trusts no producer: a forged set would not be noticed");
+    }
+    if scenario.objectives.rpo.is_none() && scenario.objectives.rto.is_none() {
+        warnings.push("no objective is set: nothing is promised, so nothing can be missed");
+    }
+    Ok(json!({
+        "scenario": scenario.name,
+        "system": scenario.system,
+        "point": point.id,
+        "captured_at": point.captured_at,
+        "points_seen": list.points.len(),
+        "bytes_to_read": point.size,
+        "objectives": scenario.objectives,
+        "steps": steps,
+        "warnings": warnings,
+    }))
+}
+
+fn shown(plan: &serde_json::Value) -> String {
+    let text = |key: &str| plan[key].as_str().unwrap_or_default().to_owned();
+    let mut out =
+        format!("{} ({})\n  recovery point {} captured {}\n", text("scenario"), text("system"), text("point"), text("captured_at"));
+    for (number, step) in plan["steps"].as_array().into_iter().flatten().enumerate() {
+        out.push_str(&format!("  {}. {}\n", number + 1, step.as_str().unwrap_or_default()));
+    }
+    for warning in plan["warnings"].as_array().into_iter().flatten() {
+        out.push_str(&format!("  warning: {}\n", warning.as_str().unwrap_or_default()));
+    }
+    out.push_str("  nothing was done\n");
+    out
+}

@@ -1,0 +1,131 @@
+//! `firedrill points`: recovery points with capture time, age, size and lock.
+
+use serde_json::json;
+
+use super::args::{Cli, ScenarioArgs};
+use super::output;
+use super::{Exit, Failure};
+use crate::app::App;
+use crate::domain::{ByteSize, CaptureSource, Cause, LockState, Period, RecoveryPoint, Timestamp};
+use crate::drill::Vaults;
+use crate::vault::{VaultError, VaultView};
+
+/// Locks are asked for so many points; more would be a request each.
+const WITH_LOCKS: usize = 50;
+
+pub(super) async fn run(cli: &Cli, app: &App, args: &ScenarioArgs) -> Result<Exit, Failure> {
+    let scenario = app.scenario(&args.scenario).map_err(Failure::config)?;
+    let view = app.vaults().open(&scenario.source).await.map_err(unreachable)?;
+    let mut list = view.points().await.map_err(unreachable)?;
+    list.points.sort_by(|a, b| b.captured_at.cmp(&a.captured_at).then_with(|| b.id.cmp(&a.id)));
+    let now = app.clock.now();
+    let mut rows = Vec::new();
+    for (number, point) in list.points.iter().enumerate() {
+        let lock = if number < WITH_LOCKS { lock_of(&view, point, now).await } else { "not asked".to_owned() };
+        rows.push((point, lock));
+    }
+    if cli.json {
+        let points: Vec<_> = rows.iter().map(|(point, lock)| row_json(point, lock, now)).collect();
+        let broken: Vec<_> = list.broken.iter().map(|b| json!({ "id": b.id, "why": b.why })).collect();
+        output::json(&json!({ "points": points, "broken": broken, "half_written": list.half_written, "transport": view.transport() }))?;
+    } else {
+        output::write(table(&rows, now).as_bytes())?;
+        for broken in &list.broken {
+            output::line(&format!("{}  BROKEN: {}", broken.id, broken.why))?;
+        }
+        if list.half_written > 0 {
+            output::line(&format!("{} sets without a manifest: never finished, not recovery points", list.half_written))?;
+        }
+    }
+    if list.points.is_empty() {
+        return Err(Failure::new(Exit::Failed, anyhow::anyhow!("there is no recovery point under this prefix"))
+            .with_advice("check [source] url and points; the storage answered and holds nothing that fits"));
+    }
+    Ok(Exit::Passed)
+}
+
+/// A failure to ask the storage, with its advice.
+pub(super) fn unreachable(error: VaultError) -> Failure {
+    let advice = error.advice();
+    let exit = match error.blame() {
+        Cause::Backup => Exit::Failed,
+        Cause::Runner => Exit::Inconclusive,
+    };
+    Failure::new(exit, error).with_advice(advice)
+}
+
+async fn lock_of(view: &VaultView, point: &RecoveryPoint, now: Timestamp) -> String {
+    let Some(object) = point.objects.first() else { return "no object".to_owned() };
+    match view.pin(object, "object").await {
+        Err(error) => format!("unknown: {error}"),
+        Ok(pinned) => {
+            let hold = if pinned.lock.legal_hold == Some(true) { ", legal hold" } else { "" };
+            match &pinned.lock.state {
+                LockState::Locked { mode, until } => {
+                    let left = until.seconds_since(now);
+                    if left > 0 {
+                        format!("{mode}, {} left{hold}", Period::from_secs(left.unsigned_abs()))
+                    } else {
+                        format!("{mode}, run out{hold}")
+                    }
+                }
+                LockState::NotLocked => format!("not locked{hold}"),
+                LockState::Unknown { reason } => format!("unknown: {reason}"),
+            }
+        }
+    }
+}
+
+fn age(point: &RecoveryPoint, now: Timestamp) -> String {
+    match now.seconds_since(point.captured_at) {
+        ahead if ahead < 0 => "in the future".to_owned(),
+        seconds => Period::from_secs(seconds.unsigned_abs()).to_string(),
+    }
+}
+
+fn source_word(source: CaptureSource) -> &'static str {
+    match source {
+        CaptureSource::Content => "content",
+        CaptureSource::SignedManifest => "signed manifest",
+        CaptureSource::Manifest => "manifest",
+        CaptureSource::Name => "name",
+        CaptureSource::UploadTime => "upload time",
+    }
+}
+
+fn table(rows: &[(&RecoveryPoint, String)], now: Timestamp) -> String {
+    let header = ["captured", "age", "size", "lock", "time from", "id"].map(str::to_owned);
+    let cells: Vec<[String; 6]> = std::iter::once(header)
+        .chain(rows.iter().map(|(point, lock)| {
+            [
+                point.captured_at.to_human(),
+                age(point, now),
+                ByteSize(point.size).to_string(),
+                lock.clone(),
+                source_word(point.captured_from).to_owned(),
+                point.id.clone(),
+            ]
+        }))
+        .collect();
+    let widths: [usize; 6] = std::array::from_fn(|column| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in &cells {
+        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row_json(point: &RecoveryPoint, lock: &str, now: Timestamp) -> serde_json::Value {
+    json!({
+        "id": point.id,
+        "captured_at": point.captured_at,
+        "captured_from": point.captured_from,
+        "age_seconds": now.seconds_since(point.captured_at),
+        "size": point.size,
+        "form": point.form,
+        "objects": point.objects.len(),
+        "lock": lock,
+    })
+}

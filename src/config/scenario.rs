@@ -1,0 +1,407 @@
+//! From a scenario's text to a valid scenario.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::mistakes::{Collector, ConfigError};
+use super::scenario_file::{AddressingWord, CheckTable, CriticalityWord, LockWord, RestoreTable, ScenarioFile, ScratchWord, SourceTable};
+use super::schema;
+use crate::domain::{
+    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Criticality, FreshnessSource, LockMode, LockRequirement, Objectives, Period,
+    PlanRef, PointPattern, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule, ScratchKind, SecretRef, Source,
+    StorageLocation, TimeZone, Unlock,
+};
+use crate::schedule::Crontab;
+
+/// Reads a scenario file.
+///
+/// # Errors
+/// [`ConfigError`]: unreadable, or with every mistake in it.
+pub fn load_scenario(path: &Path) -> Result<Scenario, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let base = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+    parse_scenario(&text, path, &base)
+}
+
+/// Makes a scenario of `text`; `path` is for messages, relative paths are taken from `base`.
+///
+/// # Errors
+/// [`ConfigError::Mistakes`] with every mistake.
+pub fn parse_scenario(text: &str, path: &Path, base: &Path) -> Result<Scenario, ConfigError> {
+    let mut mistakes = Collector::default();
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    for error in syntax {
+        mistakes.add(
+            error.span().unwrap_or(0..0),
+            error.message().to_owned(),
+            Some("see https://toml.io for how TOML is written".to_owned()),
+        );
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes.into_error(path, text));
+    }
+    schema::check(&super::scenario_schema(), &document, &mut mistakes);
+    let file: ScenarioFile = match toml::from_str(text) {
+        Ok(file) => file,
+        Err(error) => {
+            if mistakes.is_empty() {
+                mistakes.add(error.span().unwrap_or(0..0), error.message().to_owned(), None);
+            }
+            return Err(mistakes.into_error(path, text));
+        }
+    };
+    let mut reader = Reader { document: &document, base, mistakes };
+    let scenario = reader.scenario(file, text);
+    let mistakes = reader.mistakes;
+    match scenario {
+        Some(scenario) if mistakes.is_empty() => Ok(scenario),
+        _ => Err(mistakes.into_error(path, text)),
+    }
+}
+
+struct Reader<'a> {
+    document: &'a Spanned<DeTable<'a>>,
+    base: &'a Path,
+    mistakes: Collector,
+}
+
+impl Reader<'_> {
+    fn wrong(&mut self, at: &str, what: impl Into<String>, advice: impl Into<String>) {
+        self.mistakes.add(schema::span_of(self.document, at), what, Some(advice.into()));
+    }
+
+    /// Parses one value; a mistake is noted and answered with `None`.
+    fn parse<T: FromStr>(&mut self, at: &str, text: &str) -> Option<T>
+    where
+        T::Err: Display,
+    {
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.mistakes.add(schema::span_of(self.document, at), error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn maybe<T: FromStr>(&mut self, at: &str, text: Option<&String>) -> Option<T>
+    where
+        T::Err: Display,
+    {
+        text.and_then(|text| self.parse(at, text))
+    }
+
+    fn path(&self, text: &str) -> PathBuf {
+        self.base.join(text)
+    }
+
+    fn secret(&mut self, at: &str, text: &str) -> Option<SecretRef> {
+        if let Some(path) = text.strip_prefix("file:") {
+            return Some(SecretRef::File(self.path(path)));
+        }
+        if let Some(name) = text.strip_prefix("env:") {
+            return Some(SecretRef::Env(name.to_owned()));
+        }
+        // the text may be the secret itself: it is not repeated
+        self.wrong(
+            at,
+            "this is not a reference to a secret",
+            "write \"file:PATH\" or \"env:NAME\"; a secret itself never stands in a scenario",
+        );
+        None
+    }
+
+    fn zone(&mut self, at: &str, text: &str) -> Option<TimeZone> {
+        if jiff::tz::TimeZone::get(text).is_ok() {
+            return Some(TimeZone(text.to_owned()));
+        }
+        self.wrong(at, format!("there is no time zone `{text}`"), "use an IANA name, as \"America/Chicago\" or \"UTC\"");
+        None
+    }
+
+    fn scenario(&mut self, file: ScenarioFile, text: &str) -> Option<Scenario> {
+        let name: Option<ScenarioName> = self.parse("name", &file.name);
+        if file.system.trim().is_empty() {
+            self.wrong("system", "the system has no name", "write what the contingency plan calls it");
+        }
+        let objectives = Objectives {
+            rpo: self.maybe("objectives.rpo", file.objectives.rpo.as_ref()),
+            rto: self.maybe("objectives.rto", file.objectives.rto.as_ref()),
+            declared: self.maybe("objectives.declared", file.objectives.declared.as_ref()),
+        };
+        let schedule = file.schedule.as_ref().and_then(|table| {
+            let cron: Option<Crontab> = self.parse("schedule.cron", &table.cron);
+            let time_zone = self.zone("schedule.time_zone", &table.time_zone);
+            Some(Schedule { cron: cron?.to_string(), time_zone: time_zone? })
+        });
+        let source = self.source(&file.source);
+        let unlock = self.unlock(&file);
+        let limits = self.limits(&file);
+        let restore = if file.restore.is_empty() {
+            vec![RestoreStep::Archive]
+        } else {
+            file.restore.iter().map(|RestoreTable::Archive {}| RestoreStep::Archive).collect()
+        };
+        if restore.len() > 1 {
+            self.wrong("restore.1", "one `archive` step unpacks everything", "remove the second [[restore]]");
+        }
+        let checks = self.checks(&file);
+        Some(Scenario {
+            name: name?,
+            system: file.system,
+            criticality: match file.criticality {
+                CriticalityWord::Critical => Criticality::Critical,
+                CriticalityWord::High => Criticality::High,
+                CriticalityWord::Moderate => Criticality::Moderate,
+                CriticalityWord::Low => Criticality::Low,
+            },
+            plan: file.plan.map(|plan| PlanRef { id: plan.id, version: plan.version }),
+            objectives,
+            schedule,
+            source: source?,
+            unlock,
+            limits,
+            restore,
+            checks,
+            text: text.to_owned(),
+        })
+    }
+
+    fn source(&mut self, table: &SourceTable) -> Option<Source> {
+        let location = self.location(&table.url);
+        let local = matches!(location, Some(StorageLocation::File { .. }));
+        if let Some(endpoint) = &table.endpoint {
+            if local {
+                self.wrong("source.endpoint", "a local directory has no endpoint", "remove `endpoint`, or use an s3:// url");
+            } else if endpoint.starts_with("http://") {
+                if !table.allow_http {
+                    self.wrong(
+                        "source.endpoint",
+                        "a plain http endpoint is neither private nor authenticated",
+                        "use https, or set `allow_http = true`: the report will say so",
+                    );
+                }
+            } else if !endpoint.starts_with("https://") {
+                self.wrong("source.endpoint", "an endpoint begins with https://", "write it as \"https://s3.example.org\"");
+            }
+        }
+        if let Some(pattern) = &table.points {
+            let _: Option<PointPattern> = self.parse("source.points", pattern);
+        }
+        let points_time_zone = table.points_time_zone.as_ref().and_then(|zone| self.zone("source.points_time_zone", zone));
+        let lock = table.policy.lock.as_ref().and_then(|lock| {
+            let remaining = self.parse("source.policy.lock.remaining", &lock.remaining)?;
+            let mode = match lock.mode {
+                LockWord::Governance => LockMode::Governance,
+                LockWord::Compliance => LockMode::Compliance,
+            };
+            Some(LockRequirement { mode, remaining })
+        });
+        if local && table.policy.lock.is_some() {
+            self.wrong("source.policy.lock", "a local directory has no object lock", "remove `lock`, or use an s3:// url");
+        }
+        let look_back = self.maybe("source.look_back", table.look_back.as_ref()).unwrap_or(Period::from_secs(90 * 86_400));
+        Some(Source {
+            location: location?,
+            endpoint: table.endpoint.clone(),
+            region: table.region.clone(),
+            allow_http: table.allow_http,
+            ca_file: table.ca_file.as_ref().map(|p| self.path(p)),
+            profile: table.profile.clone(),
+            addressing: match table.addressing {
+                AddressingWord::Path => Addressing::Path,
+                AddressingWord::VirtualHost => Addressing::VirtualHost,
+            },
+            points: table.points.clone(),
+            points_time_zone,
+            look_back,
+            policy: Policy { encrypted: table.policy.encrypted.unwrap_or(true), lock },
+        })
+    }
+
+    fn location(&mut self, url: &str) -> Option<StorageLocation> {
+        if let Some(rest) = url.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if bucket.is_empty() {
+                self.wrong("source.url", "the bucket has no name", "write \"s3://bucket/prefix/\"");
+                return None;
+            }
+            // a prefix is a folder: `ehr` must never match `ehr-test`
+            let prefix = match prefix.trim_matches('/') {
+                "" => String::new(),
+                folder => format!("{folder}/"),
+            };
+            return Some(StorageLocation::S3 { bucket: bucket.to_owned(), prefix });
+        }
+        if let Some(path) = url.strip_prefix("file://").or_else(|| url.strip_prefix("file:")) {
+            return Some(StorageLocation::File { path: self.path(path) });
+        }
+        let known = url.starts_with("gs://") || url.starts_with("az://");
+        let what = if known { "this kind of storage is not built in yet" } else { "this is not a storage url" };
+        self.wrong("source.url", what, "write \"s3://bucket/prefix/\" for S3-compatible storage or \"file:///directory/\"");
+        None
+    }
+
+    fn unlock(&mut self, file: &ScenarioFile) -> Unlock {
+        let mut unlock = Unlock::default();
+        for (at, text) in file.unlock.age_identities.iter().enumerate() {
+            unlock.identities.extend(self.secret(&format!("unlock.age_identities.{at}"), text));
+        }
+        for (at, text) in file.unlock.trusted_producers.iter().enumerate() {
+            match text.strip_prefix("file:") {
+                Some(path) => unlock.trusted_producers.push(self.path(path)),
+                None => self.wrong(
+                    &format!("unlock.trusted_producers.{at}"),
+                    "a public key is named by its file",
+                    "write \"file:keys/backup-host.pub\"",
+                ),
+            }
+        }
+        unlock
+    }
+
+    fn limits(&mut self, file: &ScenarioFile) -> ResourceLimits {
+        let defaults = ResourceLimits::default();
+        let table = &file.sandbox;
+        let mut limits = ResourceLimits {
+            memory: self.maybe("sandbox.memory", table.memory.as_ref()).unwrap_or(defaults.memory),
+            processes: table.processes.unwrap_or(defaults.processes),
+            time: self.maybe("sandbox.time", table.time.as_ref()).unwrap_or(defaults.time),
+            max_files: table.max_files.unwrap_or(defaults.max_files),
+            max_ratio: table.max_ratio.unwrap_or(defaults.max_ratio),
+            max_depth: table.max_depth.unwrap_or(defaults.max_depth),
+            ..defaults
+        };
+        if let Some(scratch) = &table.scratch {
+            limits.scratch_size = self.maybe::<ByteSize>("sandbox.scratch.size", scratch.size.as_ref()).unwrap_or(limits.scratch_size);
+            limits.scratch = match scratch.kind {
+                ScratchWord::Tmpfs => ScratchKind::Tmpfs,
+                ScratchWord::Directory => ScratchKind::Directory,
+            };
+            limits.scratch_path = scratch.path.as_ref().map(|p| self.path(p));
+            match (scratch.kind, &scratch.path) {
+                (ScratchWord::Directory, None) => {
+                    self.wrong("sandbox.scratch", "a directory scratch needs a `path`", "name the directory that scratch is made in")
+                }
+                (ScratchWord::Tmpfs, Some(_)) => {
+                    self.wrong("sandbox.scratch.path", "a tmpfs has no path on the host", "remove `path`, or use kind = \"directory\"")
+                }
+                (ScratchWord::Directory, Some(_)) | (ScratchWord::Tmpfs, None) => {}
+            }
+        }
+        for (at, value) in
+            [("sandbox.memory", limits.memory.0), ("sandbox.scratch.size", limits.scratch_size.0), ("sandbox.time", limits.time.seconds)]
+        {
+            if value == 0 {
+                self.wrong(at, "a limit of nothing lets nothing run", "give it a positive value");
+            }
+        }
+        limits
+    }
+
+    fn checks(&mut self, file: &ScenarioFile) -> Vec<CheckSpec> {
+        let mut checks: Vec<CheckSpec> = Vec::new();
+        for (index, table) in file.check.iter().enumerate() {
+            let Some(check) = self.check(&format!("check.{index}"), table, file.source.points.is_some()) else { continue };
+            if checks.iter().any(|other| other.name == check.name) {
+                self.wrong(
+                    &format!("check.{index}"),
+                    format!("there are two checks named `{}`", check.name),
+                    "give each check a `name` of its own",
+                );
+            }
+            checks.push(check);
+        }
+        checks
+    }
+
+    fn check(&mut self, at: &str, table: &CheckTable, bare: bool) -> Option<CheckSpec> {
+        let (name, kind) = match table {
+            CheckTable::Manifest { name } => {
+                if bare {
+                    self.wrong(
+                        at,
+                        "bare objects carry no manifest to check against",
+                        "use `files`, `command` and `freshness`, or back up with `firedrill seal`",
+                    );
+                }
+                (name, Some(CheckKind::Manifest))
+            }
+            CheckTable::Files { name, path, pattern, count, bytes, newest } => {
+                let pattern = self.pattern(at, path.as_ref(), pattern.as_ref());
+                let count: Option<Comparison> = self.maybe(&format!("{at}.count"), count.as_ref());
+                let bytes: Option<Comparison> = self.maybe(&format!("{at}.bytes"), bytes.as_ref());
+                let newest: Option<Period> = self.maybe(&format!("{at}.newest"), newest.as_ref());
+                (name, pattern.map(|pattern| CheckKind::Files { pattern, count, bytes, newest }))
+            }
+            CheckTable::Command { name, command, exit, stdout } => {
+                if command.first().is_none_or(|program| program.is_empty()) {
+                    self.wrong(
+                        &format!("{at}.command"),
+                        "the command names no program",
+                        "write a list, as [\"sqlite3\", \"records.db\", \"pragma integrity_check\"]",
+                    );
+                }
+                if let Some(stdout) = stdout
+                    && let Err(error) = regex::Regex::new(stdout)
+                {
+                    let reason = error.to_string();
+                    self.wrong(&format!("{at}.stdout"), "this is not a regular expression", reason.lines().last().unwrap_or("").to_owned());
+                }
+                (name, Some(CheckKind::Command { command: command.clone(), exit: *exit, stdout: stdout.clone() }))
+            }
+            CheckTable::Freshness { name, path, pattern, field } => {
+                let pattern = self.pattern(at, path.as_ref(), pattern.as_ref());
+                let from = pattern.map(|pattern| match field {
+                    Some(field) => FreshnessSource::Field { pattern, field: field.clone() },
+                    None => FreshnessSource::FileTimes { pattern },
+                });
+                (name, from.map(|from| CheckKind::Freshness { from }))
+            }
+        };
+        let kind = kind?;
+        let name = name.clone().unwrap_or_else(|| kind.word().to_owned());
+        Some(CheckSpec { name, kind })
+    }
+
+    fn pattern(&mut self, at: &str, path: Option<&String>, pattern: Option<&String>) -> Option<String> {
+        match (path, pattern) {
+            (Some(path), None) => Some(globset_escape(path)),
+            (None, Some(pattern)) => match crate::checks::Glob::new(pattern) {
+                Ok(_) => Some(pattern.clone()),
+                Err(error) => {
+                    self.wrong(
+                        &format!("{at}.pattern"),
+                        error.to_string(),
+                        "use * within a component and ** across, as \"records/**/*.json\"",
+                    );
+                    None
+                }
+            },
+            (Some(_), Some(_)) => {
+                self.wrong(at, "`path` and `pattern` exclude each other", "keep the one you mean");
+                None
+            }
+            (None, None) => {
+                self.wrong(at, "the check looks at nothing", "give it a `path` or a `pattern`");
+                None
+            }
+        }
+    }
+}
+
+/// A path as a pattern that matches itself only.
+fn globset_escape(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for c in path.trim_start_matches("./").chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}

@@ -1,0 +1,265 @@
+//! A scenario as its file writes it. Doc comments here are what an editor shows: they say what to write.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A scenario: what to restore, how, with which checks and objectives.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioFile {
+    /// Name of the scenario: a-z, 0-9, - and _, at most 64. It names files and directories.
+    pub name: String,
+    /// What the contingency plan calls the system, as "Electronic health records".
+    pub system: String,
+    /// How much depends on the system.
+    #[serde(default)]
+    pub criticality: CriticalityWord,
+    /// The contingency plan that the scenario belongs to.
+    pub plan: Option<PlanTable>,
+    /// What is promised of a restore.
+    #[serde(default)]
+    pub objectives: ObjectivesTable,
+    /// When drills are due.
+    pub schedule: Option<ScheduleTable>,
+    /// Where the backups are.
+    pub source: SourceTable,
+    /// What opens them.
+    #[serde(default)]
+    pub unlock: UnlockTable,
+    /// What a drill may use.
+    #[serde(default)]
+    pub sandbox: SandboxTable,
+    /// How it is restored, step by step; by default one step, `method = "archive"`.
+    #[serde(default)]
+    pub restore: Vec<RestoreTable>,
+    /// What is asked of the restored system. Without any, a drill proves nothing and fails.
+    #[serde(default)]
+    pub check: Vec<CheckTable>,
+}
+
+/// How much depends on the system: "critical", "high", "moderate" or "low".
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CriticalityWord {
+    Critical,
+    High,
+    #[default]
+    Moderate,
+    Low,
+}
+
+/// The contingency plan that the scenario belongs to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanTable {
+    /// Id of the plan, as "CP-014".
+    pub id: String,
+    /// Version of the plan, as "3.2".
+    pub version: String,
+}
+
+/// What is promised of a restore. An objective that is set and not measured makes a drill inconclusive.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectivesTable {
+    /// Recovery point objective: how old the newest restored data may be, as "24h".
+    pub rpo: Option<String>,
+    /// Recovery time objective: from the start until usable, as "4h".
+    pub rto: Option<String>,
+    /// What people need before the first byte moves (declaring, deciding), as "30m": added to the measured recovery time and labelled as declared.
+    pub declared: Option<String>,
+}
+
+/// When drills are due.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleTable {
+    /// Five fields as in crontab, as "0 3 1 1,4,7,10 *", or "@quarterly".
+    pub cron: String,
+    /// IANA time zone, as "America/Chicago".
+    #[serde(default = "utc")]
+    pub time_zone: String,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+/// Where the backups are.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceTable {
+    /// "s3://bucket/prefix/" or "file:///directory/"; a relative "file:directory" is relative to this file.
+    pub url: String,
+    /// Endpoint of an S3-compatible server, as "https://s3.example.org"; AWS where absent.
+    pub endpoint: Option<String>,
+    /// Region, as "us-east-1".
+    pub region: Option<String>,
+    /// Allows a plain http endpoint. The report says so.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// PEM file of the certificate authorities to trust instead of the system's.
+    pub ca_file: Option<String>,
+    /// Profile of the shared AWS files to take credentials from.
+    pub profile: Option<String>,
+    /// How buckets are addressed: "path" (default) or "virtual-host".
+    #[serde(default)]
+    pub addressing: AddressingWord,
+    /// Names of bare objects below the prefix, as "{captured_at:%Y-%m-%dT%H%M}.dump.zst.age"; omit for sealed sets.
+    pub points: Option<String>,
+    /// Time zone of the times in object names; UTC by default.
+    pub points_time_zone: Option<String>,
+    /// How far back gaps between recovery points are looked for, as "90d" (default).
+    pub look_back: Option<String>,
+    /// What the stored objects must be.
+    #[serde(default)]
+    pub policy: PolicyTable,
+}
+
+/// How buckets are addressed.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressingWord {
+    #[default]
+    Path,
+    VirtualHost,
+}
+
+/// What the stored objects must be.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyTable {
+    /// Every object must be encrypted by its producer; true by default.
+    pub encrypted: Option<bool>,
+    /// The object lock that every object version must have.
+    pub lock: Option<LockTable>,
+}
+
+/// The object lock that every object version must have.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LockTable {
+    /// At least this mode: "governance" or "compliance".
+    pub mode: LockWord,
+    /// At least this long from the start of the drill, as "30d".
+    pub remaining: String,
+}
+
+/// A retention mode.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LockWord {
+    Governance,
+    Compliance,
+}
+
+/// What opens the backups.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnlockTable {
+    /// age or SSH identities, as "file:keys/ehr.agekey" or "env:EHR_AGE_KEY".
+    #[serde(default)]
+    pub age_identities: Vec<String>,
+    /// Public keys of the producers whose signed manifests are trusted, as "file:keys/backup-host.pub".
+    #[serde(default)]
+    pub trusted_producers: Vec<String>,
+}
+
+/// What a drill may use.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxTable {
+    /// Memory for what runs inside, as "2GiB".
+    pub memory: Option<String>,
+    /// Processes inside.
+    pub processes: Option<u32>,
+    /// Where the restored bytes live.
+    pub scratch: Option<ScratchTable>,
+    /// Longest time for the whole drill, as "2h".
+    pub time: Option<String>,
+    /// Most entries a restore may make.
+    pub max_files: Option<u64>,
+    /// Most plaintext bytes for one stored byte.
+    pub max_ratio: Option<u64>,
+    /// Deepest path, in components.
+    pub max_depth: Option<u32>,
+}
+
+/// Where the restored bytes live.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScratchTable {
+    /// "tmpfs" (memory, default) or "directory" (plain, survives a power cut; the report says so).
+    #[serde(default)]
+    pub kind: ScratchWord,
+    /// Its size, as "8GiB".
+    pub size: Option<String>,
+    /// Directory to make it in, for kind "directory".
+    pub path: Option<String>,
+}
+
+/// A kind of scratch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScratchWord {
+    #[default]
+    Tmpfs,
+    Directory,
+}
+
+/// One step of the restore.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RestoreTable {
+    /// Unseal and unpack with the native pipeline.
+    Archive {},
+}
+
+/// One check of the restored system.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CheckTable {
+    /// The restored tree against the manifest: files matched, mismatched, missing, extra; names, modes, links, times.
+    Manifest {
+        /// Name of the check.
+        name: Option<String>,
+    },
+    /// Files of the restored tree.
+    Files {
+        /// Name of the check.
+        name: Option<String>,
+        /// One path below the restored root.
+        path: Option<String>,
+        /// A glob of paths: * within a component, ** across.
+        pattern: Option<String>,
+        /// How many match, as ">= 1000"; at least one where nothing is said.
+        count: Option<String>,
+        /// Their bytes together, as "> 1GiB".
+        bytes: Option<String>,
+        /// The newest was modified within this time before the drill, as "24h".
+        newest: Option<String>,
+    },
+    /// A command in the sandbox; its working directory is the restored root. No shell unless you name one.
+    Command {
+        /// Name of the check.
+        name: Option<String>,
+        /// Program and arguments.
+        command: Vec<String>,
+        /// The exit status that means yes; 0 by default.
+        #[serde(default)]
+        exit: i32,
+        /// A regular expression that standard output must match.
+        stdout: Option<String>,
+    },
+    /// The newest data in the restored content: this is the measured RPO.
+    Freshness {
+        /// Name of the check.
+        name: Option<String>,
+        /// One path below the restored root.
+        path: Option<String>,
+        /// A glob of paths.
+        pattern: Option<String>,
+        /// Column of a CSV file or dotted path into JSON whose latest instant counts; the files' times where absent.
+        field: Option<String>,
+    },
+}

@@ -1,0 +1,222 @@
+//! Holds a parsed document against a JSON Schema, collecting every mistake with its place.
+//!
+//! Understands as much of JSON Schema as `schemars` writes for our wire structs; a test holds the two together.
+
+use std::ops::Range;
+
+use serde_json::Value;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::mistakes::Collector;
+
+/// Checks the document's structure: unknown keys, missing keys, types, fixed words.
+pub(super) fn check(schema: &Value, document: &Spanned<DeTable<'_>>, mistakes: &mut Collector) {
+    let walker = Walker { root: schema };
+    walker.table(schema, document.get_ref(), document.span(), "", mistakes);
+}
+
+/// Where the value at `path` stands (`check.2.expect`), or the nearest enclosing value that exists.
+pub(super) fn span_of(document: &Spanned<DeTable<'_>>, path: &str) -> Range<usize> {
+    let mut span = 0..0;
+    let mut table = Some(document.get_ref());
+    let mut array = None;
+    for part in path.split('.') {
+        let next: Option<&Spanned<DeValue<'_>>> = match (table, array) {
+            (Some(t), _) => DeTable::get(t, part),
+            (None, Some(a)) => part.parse::<usize>().ok().and_then(|i| DeValue::get(a, i)),
+            (None, None) => None,
+        };
+        let Some(next) = next else { break };
+        span = next.span();
+        table = next.get_ref().as_table();
+        array = next.get_ref().as_array().map(|_| next.get_ref());
+    }
+    // an array of tables spans far: its first line says enough
+    span
+}
+
+struct Walker<'a> {
+    root: &'a Value,
+}
+
+impl<'a> Walker<'a> {
+    /// Follows references and takes the not-null side of an optional value.
+    fn resolve(&self, schema: &'a Value) -> &'a Value {
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            let found = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+            return self.resolve(found.expect("schemars defines what it refers to"));
+        }
+        if let Some(some) = schema.get("anyOf").and_then(Value::as_array).and_then(|all| all.iter().find(|s| s["type"] != "null")) {
+            return self.resolve(some);
+        }
+        schema
+    }
+
+    fn value(&self, schema: &'a Value, value: &Spanned<DeValue<'_>>, key: &str, mistakes: &mut Collector) {
+        let schema = self.resolve(schema);
+        let wanted = |mistakes: &mut Collector, what: &str| {
+            mistakes.add(value.span(), format!("`{key}` must be {what}, not {}", article(value.get_ref().type_str())), description(schema));
+        };
+        if let Some(words) = fixed_words(schema) {
+            match value.get_ref().as_str() {
+                Some(text) if words.iter().any(|word| word == text) => {}
+                Some(text) => {
+                    mistakes.add(value.span(), format!("`{key}` cannot be \"{text}\""), Some(format!("use one of {}", quoted(&words))));
+                }
+                None => wanted(mistakes, &format!("one of {}", quoted(&words))),
+            }
+            return;
+        }
+        if schema.get("oneOf").is_some() {
+            match value.get_ref() {
+                DeValue::Table(table) => self.table(schema, table, value.span(), key, mistakes),
+                _ => wanted(mistakes, "a table"),
+            }
+            return;
+        }
+        match (type_of(schema), value.get_ref()) {
+            ("object", DeValue::Table(table)) => self.table(schema, table, value.span(), key, mistakes),
+            ("array", DeValue::Array(items)) => {
+                let null = Value::Null;
+                let item_schema = schema.get("items").unwrap_or(&null);
+                for item in items.iter() {
+                    self.value(item_schema, item, key, mistakes);
+                }
+            }
+            ("string", DeValue::String(_)) | ("boolean", DeValue::Boolean(_)) | ("number", DeValue::Integer(_) | DeValue::Float(_)) => {}
+            ("integer", DeValue::Integer(number)) => {
+                let minimum = schema.get("minimum").and_then(Value::as_i64);
+                let parsed = i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
+                if parsed.is_none_or(|n| minimum.is_some_and(|m| n < m)) {
+                    mistakes.add(
+                        value.span(),
+                        format!("`{key}` is out of range"),
+                        minimum.map(|m| format!("use a whole number of at least {m}")),
+                    );
+                }
+            }
+            ("object", _) => wanted(mistakes, "a table"),
+            ("array", _) => wanted(mistakes, "a list"),
+            ("string", _) => wanted(mistakes, "a string in quotes"),
+            ("boolean", _) => wanted(mistakes, "true or false"),
+            ("integer", _) => wanted(mistakes, "a whole number"),
+            ("number", _) => wanted(mistakes, "a number"),
+            _ => {}
+        }
+    }
+
+    fn table(&self, schema: &'a Value, table: &DeTable<'_>, span: Range<usize>, name: &str, mistakes: &mut Collector) {
+        let Some(schema) = self.variant(schema, table, &span, name, mistakes) else { return };
+        let empty = serde_json::Map::new();
+        let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+        for (key, value) in table.iter() {
+            let word = key.get_ref().as_ref();
+            match properties.get(word) {
+                Some(property) => self.value(property, value, word, mistakes),
+                None => {
+                    let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+                    let advice = match nearest(word, &known) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("known keys here: {}", known.join(", ")),
+                    };
+                    mistakes.add(key.span(), format!("unknown key `{word}`{}", inside(name)), Some(advice));
+                }
+            }
+        }
+        for required in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            if !table.contains_key(required) {
+                let advice = properties.get(required).and_then(|p| description(self.resolve(p)).or_else(|| description(p)));
+                // the first line of the table is where the key belongs
+                mistakes.add(span.start..span.start, format!("`{required}` is missing{}", inside(name)), advice);
+            }
+        }
+    }
+
+    /// For a table of several kinds, the schema of the kind that it says it is.
+    fn variant(
+        &self,
+        schema: &'a Value,
+        table: &DeTable<'_>,
+        span: &Range<usize>,
+        name: &str,
+        mistakes: &mut Collector,
+    ) -> Option<&'a Value> {
+        let Some(variants) = schema.get("oneOf").and_then(Value::as_array) else { return Some(schema) };
+        let tag_of = |variant: &'a Value| -> Option<(&'a str, &'a str)> {
+            self.resolve(variant)["properties"]
+                .as_object()?
+                .iter()
+                .find_map(|(key, p)| p["const"].as_str().map(|word| (key.as_str(), word)))
+        };
+        let (tag, _) = variants.iter().find_map(tag_of).expect("a table of several kinds has a key that tells them apart");
+        let words: Vec<String> = variants.iter().filter_map(tag_of).map(|(_, word)| word.to_owned()).collect();
+        let Some(value) = table.get(tag) else {
+            mistakes.add(
+                span.start..span.start,
+                format!("`{tag}` is missing{}", inside(name)),
+                Some(format!("use one of {}", quoted(&words))),
+            );
+            return None;
+        };
+        let found = variants.iter().find(|v| tag_of(v).is_some_and(|(_, word)| value.get_ref().as_str() == Some(word)));
+        if found.is_none() {
+            mistakes.add(value.span(), format!("there is no {name} of this {tag}"), Some(format!("use one of {}", quoted(&words))));
+        }
+        found.map(|v| self.resolve(v))
+    }
+}
+
+fn type_of(schema: &Value) -> &str {
+    match &schema["type"] {
+        Value::String(one) => one,
+        Value::Array(several) => several.iter().filter_map(Value::as_str).find(|t| *t != "null").unwrap_or(""),
+        _ => "",
+    }
+}
+
+/// The words of an enum without fields.
+fn fixed_words(schema: &Value) -> Option<Vec<String>> {
+    let text = |v: &Value| v.as_str().map(str::to_owned);
+    if let Some(words) = schema.get("enum").and_then(Value::as_array) {
+        return Some(words.iter().filter_map(text).collect());
+    }
+    let variants = schema.get("oneOf").and_then(Value::as_array)?;
+    variants.iter().map(|v| v.get("const").and_then(text)).collect()
+}
+
+fn description(schema: &Value) -> Option<String> {
+    schema.get("description").and_then(Value::as_str).map(|d| d.replace('\n', " "))
+}
+
+fn inside(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!(" in `{name}`") }
+}
+
+fn quoted(words: &[String]) -> String {
+    words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(", ")
+}
+
+fn article(word: &str) -> String {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { format!("an {word}") } else { format!("a {word}") }
+}
+
+/// The known word that is at most two edits away.
+fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+    known.iter().map(|k| (distance(word, k), *k)).filter(|(d, k)| *d <= 2 && *d < k.len()).min().map(|(_, k)| k)
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

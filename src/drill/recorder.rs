@@ -1,0 +1,84 @@
+//! The recorder: stamps and numbers events, writes the journal first, then tells the listeners.
+
+use crate::clock::Clock;
+use crate::domain::{DrillEvent, DrillEventKind, DrillId, Elapsed, Finding, Phase};
+use crate::evidence::{EvidenceError, Journal};
+
+/// Hears of events after they are in the journal. What a listener does cannot stop a drill.
+pub trait Listener: Send {
+    /// One event happened.
+    fn heard(&mut self, event: &DrillEvent);
+}
+
+/// The journal could not be written: without evidence there is nothing to claim, and the drill stops.
+#[derive(Debug, thiserror::Error)]
+#[error("the drill's journal could not be written")]
+pub struct RecordError(#[from] pub EvidenceError);
+
+/// Writes down what happens in one drill.
+pub struct Recorder<'a> {
+    journal: Journal,
+    clock: &'a dyn Clock,
+    drill: DrillId,
+    origin: Elapsed,
+    events: Vec<DrillEvent>,
+    listeners: Vec<Box<dyn Listener + 'a>>,
+}
+
+impl<'a> Recorder<'a> {
+    /// Begins a drill: its monotonic time starts now.
+    pub fn new(drill: DrillId, journal: Journal, clock: &'a dyn Clock, listeners: Vec<Box<dyn Listener + 'a>>) -> Self {
+        Self { journal, clock, drill, origin: clock.monotonic(), events: Vec::new(), listeners }
+    }
+
+    /// Records one event.
+    ///
+    /// # Errors
+    /// [`RecordError`] where the journal does not take it.
+    pub fn record(&mut self, kind: DrillEventKind) -> Result<(), RecordError> {
+        let event = DrillEvent {
+            drill: self.drill.clone(),
+            seq: self.events.len() as u64,
+            at: self.clock.now(),
+            elapsed: self.clock.monotonic().since(self.origin),
+            kind,
+        };
+        self.journal.append(&event)?;
+        for listener in &mut self.listeners {
+            listener.heard(&event);
+        }
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// Records that a phase began.
+    ///
+    /// # Errors
+    /// As [`Recorder::record`].
+    pub fn phase(&mut self, phase: Phase) -> Result<(), RecordError> {
+        self.record(DrillEventKind::PhaseBegan { phase })
+    }
+
+    /// Records findings made outside of a check.
+    ///
+    /// # Errors
+    /// As [`Recorder::record`].
+    pub fn found(&mut self, findings: impl IntoIterator<Item = Finding>) -> Result<(), RecordError> {
+        findings.into_iter().try_for_each(|finding| self.record(DrillEventKind::Found { finding }))
+    }
+
+    /// What happened so far.
+    pub fn events(&self) -> &[DrillEvent] {
+        &self.events
+    }
+
+    /// The drill's id.
+    pub fn drill(&self) -> &DrillId {
+        &self.drill
+    }
+
+    /// All that happened.
+    pub fn into_events(self) -> Vec<DrillEvent> {
+        self.events
+    }
+}

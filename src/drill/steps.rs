@@ -1,0 +1,440 @@
+//! What happens inside the sandbox's life: locate, preflight, restore, verify. Each step takes the last one's value.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt};
+
+use super::blame::Stop;
+use super::checks::{InSandbox, RestoredTree};
+use super::{Keys, RecordError, Recorder, Services};
+use crate::checks::{Restored as Asked, ask};
+use crate::codec::manifest::{self, Manifest, ProducerTrust, Role, SetObject, verify_manifest};
+use crate::domain::{
+    CaptureSource, Cause, CheckKind, DrillEventKind, Finding, FindingKind, LockFacts, LockState, LockVerdict, ObjectRef, Phase, PointForm,
+    Pseudonym, RecoveryPoint, RestorePath, Scenario, SelectedPoint, Selector, Timestamp, judge, select, worst_gap,
+};
+use crate::restore::{
+    ArchiveOptions, CancelFlag, EntryName, Member, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
+};
+use crate::sandbox::Sandbox;
+use crate::vault::{Digesting, Pinned, VaultView};
+
+/// How the work in the sandbox ended early.
+pub(super) enum Ended {
+    /// There is nothing more to do: the findings say why.
+    Stopped(Stop),
+    /// The journal could not be written.
+    Unrecorded(RecordError),
+}
+
+impl From<RecordError> for Ended {
+    fn from(error: RecordError) -> Self {
+        Ended::Unrecorded(error)
+    }
+}
+
+impl<E: Into<Stop>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Ended::Stopped(error.into())
+    }
+}
+
+/// The recovery point that was selected, opened as far as its manifest.
+struct Located {
+    view: VaultView,
+    point: RecoveryPoint,
+    keys: Arc<Keys>,
+    manifest: Option<Manifest>,
+}
+
+/// What a restore will read: every object version, pinned.
+struct Prepared {
+    located: Located,
+    objects: Vec<(Pinned, Option<SetObject>)>,
+}
+
+/// Everything between the sandbox's first and last moment; bounded by the scenario's time and by whoever cancels.
+pub(super) async fn in_sandbox(
+    scenario: &Scenario,
+    selector: &Selector,
+    services: &Services<'_>,
+    sandbox: &Sandbox,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), Ended> {
+    let stop = CancelFlag::default();
+    // blocking threads do not hear of dropped futures: they look at this flag
+    let _flag_on_exit = RaiseOnDrop(stop.clone());
+    let work = async {
+        let located = locate(scenario, selector, services, recorder).await?;
+        let prepared = preflight(scenario, services, sandbox, located, recorder).await?;
+        let restored = restore(scenario, services, sandbox, prepared, &stop, recorder).await?;
+        verify(scenario, services, sandbox, restored, recorder).await
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        () = services.cancel.cancelled() => Err(Stop::interrupted().into()),
+        () = tokio::time::sleep(scenario.limits.time.as_duration()) => Err(Stop::out_of_time(scenario.limits.time).into()),
+    }
+}
+
+struct RaiseOnDrop(CancelFlag);
+
+impl Drop for RaiseOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<Located, Ended> {
+    recorder.phase(Phase::Locate)?;
+    let started = start_of(recorder);
+    let keys = Arc::new(services.keys.load(&scenario.unlock)?);
+    let view = services.vaults.open(&scenario.source).await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
+    let list = view.points().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
+    let mut remarks = Vec::new();
+    if !list.broken.is_empty() {
+        let detail = format!("{} other recovery points under this prefix have a manifest that cannot be read", list.broken.len());
+        remarks.push(Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail }));
+    }
+    if list.half_written > 0 {
+        let detail = format!("{} sets under this prefix have no manifest: they were never finished, and do not count", list.half_written);
+        remarks.push(Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail }));
+    }
+    recorder.found(remarks)?;
+    let point = match select(&list.points, selector) {
+        Ok(point) => point.clone(),
+        Err(error) => return Err(Stop::selection(&error, &list.broken.iter().map(|b| b.id.as_str()).collect::<Vec<_>>()).into()),
+    };
+    let captures: Vec<Timestamp> = list.points.iter().map(|p| p.captured_at).collect();
+    let mut located = Located { view, point, keys, manifest: None };
+    let producer = match located.point.form {
+        PointForm::SealedSet => read_manifest(&mut located, scenario, services, recorder).await?,
+        PointForm::BareObject => "no manifest".to_owned(),
+    };
+    let name = services.pseudonyms.point(&located.point.id);
+    (services.names)(&name, located.point.id.as_bytes());
+    recorder.record(DrillEventKind::PointSelected {
+        point: SelectedPoint {
+            point: name,
+            captured_at: located.point.captured_at,
+            captured_from: located.point.captured_from,
+            form: located.point.form,
+            size: located.point.size,
+            objects: located.point.objects.len() as u64,
+            points_seen: list.points.len() as u64,
+            worst_gap: worst_gap(&captures, started, scenario.source.look_back),
+            producer,
+        },
+    })?;
+    if located.point.captured_from == CaptureSource::UploadTime {
+        let detail = CaptureSource::UploadTime.to_string();
+        recorder.found([Finding::warning("locate", Cause::Backup, FindingKind::WeakCaptureTime { detail })])?;
+    }
+    // clocks of producer and runner may differ by a little
+    let ahead = located.point.captured_at.seconds_since(started);
+    if ahead > 300 {
+        let ahead = crate::domain::Period::from_secs(ahead.unsigned_abs());
+        return Err(Stop::one(Finding::runner("locate", FindingKind::CapturedInFuture { ahead })).into());
+    }
+    Ok(located)
+}
+
+/// Reads and checks the manifest of a sealed set; says what is known of its producer.
+async fn read_manifest(
+    located: &mut Located,
+    scenario: &Scenario,
+    services: &Services<'_>,
+    recorder: &mut Recorder<'_>,
+) -> Result<String, Ended> {
+    let view = &located.view;
+    let object = located.point.objects.first().cloned().ok_or_else(|| Stop::missing(nobody(), "manifest"))?;
+    let name = object_name(services, &object.key);
+    let vault = |e: &crate::vault::VaultError| Stop::vault("manifest", e, name.clone());
+    let pinned = view.pin(&object, "manifest").await.map_err(|e| vault(&e))?;
+    let bytes = view.read(&pinned, manifest::MAX_BYTES).await.map_err(|e| vault(&e))?;
+    let manifest = Manifest::parse(&bytes).map_err(|e| Stop::damaged(name.clone(), "manifest", e.to_string()))?;
+    if manifest.id != located.point.id {
+        return Err(Stop::differs(name, "it names another set than the one it lies in").into());
+    }
+    let folder = object.key.strip_suffix(manifest::MANIFEST).unwrap_or("").to_owned();
+    let signature = match view.find(&format!("{folder}{}", manifest::SIGNATURE)).await.map_err(|e| vault(&e))? {
+        None => None,
+        Some(found) => {
+            let pinned = view.pin(&found, "signature").await.map_err(|e| vault(&e))?;
+            Some(view.read(&pinned, 64 << 10).await.map_err(|e| vault(&e))?)
+        }
+    };
+    let trust = verify_manifest(&bytes, signature.as_deref(), &located.keys.producers);
+    let demanded = !scenario.unlock.trusted_producers.is_empty();
+    let producer = match trust {
+        ProducerTrust::Trusted { by } => {
+            located.point.captured_from = CaptureSource::SignedManifest;
+            let detail = format!("the manifest is signed by {by}, a producer that the scenario trusts");
+            recorder.found([Finding::note("manifest", Cause::Backup, FindingKind::Remark { detail })])?;
+            "trusted".to_owned()
+        }
+        ProducerTrust::Untrusted { why } if demanded => return Err(Stop::untrusted(why.to_string()).into()),
+        ProducerTrust::Unsigned if demanded => return Err(Stop::untrusted("it is not signed at all".to_owned()).into()),
+        ProducerTrust::Untrusted { .. } => "not trusted".to_owned(),
+        ProducerTrust::Unsigned => "unsigned".to_owned(),
+    };
+    if !demanded {
+        let detail =
+            "the scenario names no trusted producer, so anybody could have sealed this set: age encrypts to public keys".to_owned();
+        recorder.found([Finding::warning("manifest", Cause::Runner, FindingKind::Remark { detail })])?;
+    }
+    located.point.captured_at = manifest.captured_at;
+    located.point.size = pinned.object.size + manifest.objects.iter().map(|o| o.size).sum::<u64>();
+    located.point.objects.truncate(1);
+    located.point.objects.extend(manifest.objects.iter().map(|o| ObjectRef {
+        key: format!("{folder}{}", o.name),
+        size: o.size,
+        stored_at: object.stored_at,
+    }));
+    located.manifest = Some(manifest);
+    Ok(producer)
+}
+
+/// Refuses before anything is restored: members that are missing or of another size, locks against policy, space.
+async fn preflight(
+    scenario: &Scenario,
+    services: &Services<'_>,
+    sandbox: &Sandbox,
+    located: Located,
+    recorder: &mut Recorder<'_>,
+) -> Result<Prepared, Ended> {
+    recorder.phase(Phase::Preflight)?;
+    let started = start_of(recorder);
+    let members: Vec<(ObjectRef, Option<SetObject>)> = match &located.manifest {
+        Some(manifest) => located.point.objects.iter().skip(1).cloned().zip(manifest.objects.iter().cloned().map(Some)).collect(),
+        None => located.point.objects.iter().cloned().map(|o| (o, None)).collect(),
+    };
+    let view = &located.view;
+    let objects: Vec<(Pinned, Option<SetObject>)> = futures_util::stream::iter(members)
+        .map(|(object, member)| async move {
+            let role = member.as_ref().map_or("object", |m| m.role.word());
+            let pinned = view.pin(&object, role).await;
+            pinned.map(|p| (p, member)).map_err(|e| Stop::vault("preflight", &e, object_name(services, &object.key)))
+        })
+        .buffered(8)
+        .try_collect()
+        .await?;
+    let mut wrong = Vec::new();
+    for (pinned, member) in &objects {
+        let name = object_name(services, &pinned.object.key);
+        if let Some(member) = member
+            && member.size != pinned.object.size
+        {
+            let detail = format!("{} bytes stored, {} in the manifest", pinned.object.size, member.size);
+            let (object, layer) = (name.clone(), "object".to_owned());
+            wrong.push(Finding::backup(
+                "preflight",
+                if pinned.object.size < member.size {
+                    FindingKind::ObjectTruncated { object, layer, detail }
+                } else {
+                    FindingKind::ObjectDiffers { object, detail }
+                },
+            ));
+        }
+        if pinned.object.size == 0 {
+            wrong.push(Finding::backup("preflight", FindingKind::EmptyRestore { detail: "the object has no bytes at all".into() }));
+        }
+    }
+    if let Some(lock) = &scenario.source.policy.lock {
+        let mut verdicts = Vec::new();
+        // the manifest and its signature were pinned before the members
+        for read in view.chain(&|key| object_name(services, key)).objects {
+            verdicts.extend(lock_finding(&read.lock, read.object, lock.mode, lock.remaining, started));
+        }
+        recorder.found(verdicts)?;
+    }
+    if !wrong.is_empty() {
+        record_chain(&located, services, recorder)?;
+        return Err(Stop::several(wrong).into());
+    }
+    if let Some(manifest) = &located.manifest {
+        // a page for each entry is what a tmpfs takes beside the content
+        let needed = manifest.totals.bytes.saturating_add(manifest.totals.entries.saturating_mul(4096));
+        if sandbox.free_bytes()? < needed {
+            return Err(Stop::one(Finding::runner("preflight", FindingKind::ScratchFull { limit: scenario.limits.scratch_size })).into());
+        }
+    }
+    Ok(Prepared { located, objects })
+}
+
+fn lock_finding(
+    facts: &LockFacts,
+    object: Pseudonym,
+    required: crate::domain::LockMode,
+    remaining: crate::domain::Period,
+    now: Timestamp,
+) -> Option<Finding> {
+    let kind = match judge(facts, required, remaining, now) {
+        LockVerdict::Satisfied => return None,
+        LockVerdict::NotLocked => FindingKind::NotLocked { object, required },
+        LockVerdict::WeakerMode { mode } => FindingKind::WeakerLock { object, mode, required },
+        LockVerdict::TooShort { left } => FindingKind::LockTooShort { object, left, required: remaining },
+        LockVerdict::Unknown => {
+            let reason = match &facts.state {
+                LockState::Unknown { reason } => reason.clone(),
+                LockState::Locked { .. } | LockState::NotLocked => String::new(),
+            };
+            return Some(Finding::runner("locks", FindingKind::LockUnknown { object, reason }));
+        }
+    };
+    Some(Finding::backup("locks", kind))
+}
+
+/// What was restored, and what is needed to question it.
+struct Usable {
+    restored: Restored,
+}
+
+async fn restore(
+    scenario: &Scenario,
+    services: &Services<'_>,
+    sandbox: &Sandbox,
+    prepared: Prepared,
+    stop: &CancelFlag,
+    recorder: &mut Recorder<'_>,
+) -> Result<Usable, Ended> {
+    recorder.phase(Phase::Restore)?;
+    let Prepared { located, objects } = prepared;
+    let owner = sandbox.owner();
+    let target = Target {
+        root: sandbox.root()?,
+        spool: sandbox.spool()?,
+        owner: Some((owner.uid, owner.gid)),
+        budgets: (&scenario.limits).into(),
+        cancel: stop.clone(),
+        progress: Arc::clone(&services.progress),
+        workers: None,
+    };
+    let mut parts = 0..;
+    let member = |object: Option<&SetObject>| match object.map(|o| o.role) {
+        None => Member::Object,
+        Some(Role::Index) => Member::Index,
+        Some(Role::Part) => Member::Part(parts.next().expect("an endless count")),
+    };
+    let members: Vec<Member> = objects.iter().map(|(_, object)| object.as_ref()).map(member).collect();
+    let names: Vec<(Member, Pseudonym)> =
+        members.into_iter().zip(objects.iter().map(|(p, _)| object_name(services, &p.object.key))).collect();
+    let keys = Arc::clone(&located.keys);
+    let outcome = match &located.manifest {
+        Some(manifest) => {
+            let read = |pinned: &Pinned| located.view.reader(pinned, Digesting::Blake3);
+            let index = objects.iter().find(|(_, m)| m.as_ref().is_some_and(|m| m.role == Role::Index)).map(|(p, _)| read(p));
+            let index = index.ok_or_else(|| Stop::missing(nobody(), "index"))?;
+            let parts: Vec<_> =
+                objects.iter().filter(|(_, m)| m.as_ref().is_some_and(|m| m.role == Role::Part)).map(|(p, _)| read(p)).collect();
+            let manifest = manifest.clone();
+            tokio::task::spawn_blocking(move || {
+                let parts = parts.iter().map(|p| p as &dyn SealedSource).collect();
+                restore_sealed(&SealedSet { manifest: &manifest, index: &index, parts }, &keys.identities, &target, &|_| {})
+            })
+            .await
+        }
+        None => {
+            let (pinned, _) = &objects[0];
+            let source = located.view.reader(pinned, Digesting::Both);
+            let options = ArchiveOptions {
+                name: pinned.object.key.rsplit('/').next().unwrap_or("data").to_owned(),
+                captured_at: located.point.captured_at,
+                must_be_encrypted: scenario.source.policy.encrypted,
+            };
+            tokio::task::spawn_blocking(move || restore_archive(&source, &keys.identities, &options, &target)).await
+        }
+    };
+    record_chain(&located, services, recorder)?;
+    let restored = outcome.map_err(|_| Stop::crashed("restore"))?.map_err(|error| {
+        let object = |member: Member| names.iter().find(|(m, _)| *m == member).map_or_else(nobody, |(_, name)| name.clone());
+        let entry = |entry: &EntryName| {
+            let name = services.pseudonyms.path(&entry.0);
+            (services.names)(&name, &entry.0);
+            name
+        };
+        Stop::restore(&error, &object, &entry, scenario)
+    })?;
+    recorder.record(DrillEventKind::Restored { facts: restored.facts.clone() })?;
+    let mut left_out = restored.skipped.clone();
+    if restored.xattrs_left_out > 0 {
+        left_out.insert("extended attributes that scratch does not take".to_owned(), restored.xattrs_left_out);
+    }
+    recorder.found(
+        left_out
+            .into_iter()
+            .map(|(detail, count)| Finding::warning("restore", Cause::Backup, FindingKind::EntriesSkipped { count, detail })),
+    )?;
+    recorder.record(DrillEventKind::BecameUsable)?;
+    Ok(Usable { restored })
+}
+
+async fn verify(
+    scenario: &Scenario,
+    services: &Services<'_>,
+    sandbox: &Sandbox,
+    usable: Usable,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), Ended> {
+    recorder.phase(Phase::Verify)?;
+    let started = start_of(recorder);
+    let tree = RestoredTree::new(sandbox.root()?, &usable.restored);
+    // content that differs from what the manifest says is never left to whether somebody asks
+    let asked = scenario.checks.iter().any(|c| c.kind == CheckKind::Manifest);
+    if let Some(compared) = usable.restored.compared.as_ref().filter(|c| !asked && !c.is_clean()) {
+        let kind = FindingKind::TreeDiffers {
+            summary: compared.summary.clone(),
+            aspects: compared.aspects.iter().map(|(aspect, count)| (aspect.word().to_owned(), *count)).collect(),
+            examples: compared.examples.iter().map(|d| path_name(services, &d.path)).collect(),
+        };
+        recorder.found([Finding::backup("restore", kind)])?;
+    }
+    let pseudonym = |path: &RestorePath| path_name(services, path);
+    let programs = InSandbox { sandbox, time: scenario.limits.time };
+    let asked = Asked { tree: &tree, programs: &programs, started, pseudonym: &pseudonym };
+    for check in &scenario.checks {
+        let (report, newest) = ask(check, &asked).await;
+        recorder.record(DrillEventKind::CheckEnded { report })?;
+        if let Some(at) = newest {
+            recorder.record(DrillEventKind::DataDated { at, source: CaptureSource::Content })?;
+        }
+    }
+    Ok(())
+}
+
+/// Records what was read, also where the restore failed half-way. SHA-256 is quoted from the manifest where the BLAKE3 of
+/// the bytes read is the manifest's: so every byte is hashed once.
+fn record_chain(located: &Located, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<(), RecordError> {
+    let mut chain = located.view.chain(&|key| object_name(services, key));
+    if let Some(manifest) = &located.manifest {
+        for read in chain.objects.iter_mut().filter(|read| read.sha256.is_none()) {
+            let known = manifest.objects.iter().find(|o| Some(o.blake3) == read.blake3 && o.size == read.size);
+            if let Some(known) = known {
+                read.sha256 = Some(known.sha256);
+                read.sha256_from = Some("manifest".to_owned());
+            }
+        }
+    }
+    recorder.record(DrillEventKind::ChainRecorded { chain, transport: located.view.transport() })
+}
+
+fn start_of(recorder: &Recorder<'_>) -> Timestamp {
+    recorder.events()[0].at
+}
+
+fn object_name(services: &Services<'_>, key: &str) -> Pseudonym {
+    let name = services.pseudonyms.object(key);
+    (services.names)(&name, key.as_bytes());
+    name
+}
+
+fn path_name(services: &Services<'_>, path: &RestorePath) -> Pseudonym {
+    let name = services.pseudonyms.path(path.as_bytes());
+    (services.names)(&name, path.as_bytes());
+    name
+}
+
+/// Where no object is to blame.
+fn nobody() -> Pseudonym {
+    Pseudonym("storage".to_owned())
+}

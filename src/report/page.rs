@@ -1,0 +1,503 @@
+//! `report.html`: one self-contained page, good to read, to print and to file. No script, nothing fetched.
+
+use askama::Template;
+
+use super::phrases::{answer, counted, days_left, grouped, locks, objective_name, outcome, restored, worst_gap};
+use super::picture::{Gauge, Segment, class, gauge, recovery_ends, segments};
+use crate::domain::{
+    Assessment, ByteSize, CheckOutcome, CheckReport, Finding, LockState, Met, ObjectRead, PointForm, Severity, Trigger, Verdict,
+};
+use crate::evidence::{ControlOutcome, KeyCustody, ProfileRows, Report, names};
+
+/// Object versions listed on the page; all of them are in `report.json`.
+const OBJECTS_SHOWN: usize = 24;
+const CHECKS_SHOWN: usize = 60;
+const FINDINGS_SHOWN: usize = 20;
+
+/// The page, as bytes of a file.
+pub fn html(report: &Report) -> Vec<u8> {
+    Page::of(report).render().expect("the template writes to memory").into_bytes()
+}
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    report: &'a Report,
+    tone: &'static str,
+    verdict: String,
+    answer: String,
+    context: Vec<String>,
+    tiles: Vec<Row>,
+    objectives: Vec<ObjectiveView>,
+    segments: Vec<Segment>,
+    usable_at: Option<f64>,
+    phases: Vec<PhaseView>,
+    findings: Vec<FindingView>,
+    findings_left: usize,
+    checks: Vec<CheckView>,
+    checks_left: usize,
+    backup: Vec<Row>,
+    objects: Vec<ObjectView>,
+    objects_left: usize,
+    sandbox: Vec<Row>,
+    runner: Vec<Row>,
+    profiles: Vec<ProfileView<'a>>,
+    demo_key: bool,
+}
+
+struct Row {
+    name: String,
+    value: String,
+    tone: &'static str,
+}
+
+impl Row {
+    fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { name: name.into(), value: value.into(), tone: "" }
+    }
+    fn toned(name: impl Into<String>, value: impl Into<String>, tone: &'static str) -> Self {
+        Self { name: name.into(), value: value.into(), tone }
+    }
+}
+
+struct ObjectiveView {
+    name: String,
+    short: String,
+    achieved: String,
+    target: String,
+    verdict: &'static str,
+    tone: &'static str,
+    gauge: Option<Gauge>,
+    how: String,
+}
+
+struct PhaseView {
+    name: &'static str,
+    class: &'static str,
+    began: String,
+    lasted: String,
+    share: String,
+    counts: bool,
+}
+
+struct FindingView {
+    check: String,
+    text: String,
+    severity: &'static str,
+    tone: &'static str,
+    cause: &'static str,
+}
+
+struct CheckView {
+    name: String,
+    kind: String,
+    expected: String,
+    observed: String,
+    outcome: &'static str,
+    tone: &'static str,
+    assertions: u32,
+}
+
+struct ObjectView {
+    object: String,
+    role: String,
+    version: Option<String>,
+    size: String,
+    stored: String,
+    lock: String,
+    tone: &'static str,
+    sha256: String,
+}
+
+struct ProfileView<'a> {
+    rows: &'a ProfileRows,
+    in_force: bool,
+    controls: Vec<ControlView<'a>>,
+}
+
+struct ControlView<'a> {
+    id: &'a str,
+    asks: &'a str,
+    word: &'static str,
+    tone: &'static str,
+    because: &'a str,
+}
+
+impl<'a> Page<'a> {
+    fn of(report: &'a Report) -> Self {
+        let segments = segments(report);
+        let findings: Vec<FindingView> = findings(report);
+        Self {
+            report,
+            tone: tone_of(report.verdict),
+            verdict: report.verdict.to_string(),
+            answer: answer(report),
+            context: context(report),
+            tiles: tiles(report),
+            objectives: report.assessments.iter().map(|a| ObjectiveView::of(a, report)).collect(),
+            usable_at: recovery_ends(&segments, report),
+            segments,
+            phases: phases(report),
+            findings_left: findings.len().saturating_sub(FINDINGS_SHOWN),
+            findings: findings.into_iter().take(FINDINGS_SHOWN).collect(),
+            checks: report.checks.iter().take(CHECKS_SHOWN).map(CheckView::of).collect(),
+            checks_left: report.checks.len().saturating_sub(CHECKS_SHOWN),
+            backup: backup(report),
+            objects: report.backup.chain.objects.iter().take(OBJECTS_SHOWN).map(|o| ObjectView::of(o, report)).collect(),
+            objects_left: report.backup.chain.objects.len().saturating_sub(OBJECTS_SHOWN),
+            sandbox: sandbox(report),
+            runner: runner(report),
+            profiles: report.controls.iter().map(ProfileView::of).collect(),
+            demo_key: report.issuer.custody == KeyCustody::MadeOnTheSpot,
+        }
+    }
+
+    fn sums(&self) -> &'static str {
+        names::SUMS
+    }
+}
+
+fn tone_of(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Passed => "good",
+        Verdict::Failed => "bad",
+        Verdict::Inconclusive => "unsure",
+    }
+}
+
+fn context(report: &Report) -> Vec<String> {
+    let plan = &report.plan;
+    let mut parts = vec![format!("scenario {}", plan.scenario), format!("criticality {}", plan.criticality)];
+    parts.extend(plan.plan.as_ref().map(|p| format!("contingency plan {}, version {}", p.id, p.version)));
+    parts.extend(report.issuer.organisation.clone());
+    parts
+}
+
+fn tiles(report: &Report) -> Vec<Row> {
+    let mut tiles = Vec::new();
+    let tone = |objective: &str| match report.assessments.iter().find(|a| a.objective == objective).map(|a| &a.met) {
+        Some(Met::Met) => "good",
+        Some(Met::Missed) => "bad",
+        Some(Met::NotMeasured) => "unsure",
+        None => "",
+    };
+    let recovery = report.measurements.recovery.as_ref().map_or("not measured".to_owned(), |r| r.total().to_string());
+    tiles.push(Row::toned("Recovery time", recovery, tone("rto")));
+    let age = report.measurements.data_age.as_ref().map_or("not measured".to_owned(), |a| a.age.to_string());
+    tiles.push(Row::toned("Data age", age, tone("rpo")));
+    tiles.push(Row::new("Restored", restored(report).unwrap_or_else(|| "nothing".to_owned())));
+    let asked = report.checks.len() as u64;
+    let passed = report.checks.iter().filter(|c| matches!(c.outcome, CheckOutcome::Passed | CheckOutcome::Warned)).count() as u64;
+    let tone = if asked == 0 {
+        "unsure"
+    } else if passed == asked {
+        "good"
+    } else {
+        "bad"
+    };
+    tiles.push(Row::toned("Checks passed", format!("{} of {}", grouped(passed), grouped(asked)), tone));
+    tiles
+}
+
+impl ObjectiveView {
+    fn of(assessment: &Assessment, report: &Report) -> Self {
+        let (verdict, tone) = match assessment.met {
+            Met::Met => ("met", "good"),
+            Met::Missed => ("missed", "bad"),
+            Met::NotMeasured => ("not measured", "unsure"),
+        };
+        let recovery = report.measurements.recovery.as_ref().filter(|_| assessment.objective == "rto");
+        let declared = recovery.map_or(0, |r| r.declared.seconds);
+        let gauge = assessment.achieved.map(|achieved| {
+            let measured = achieved.seconds.saturating_sub(declared);
+            gauge(measured as f64, declared as f64, assessment.target.seconds as f64)
+        });
+        let how = match (recovery, &report.measurements.data_age) {
+            (Some(recovery), _) if declared > 0 => {
+                format!("{} measured in the drill, and {} that the scenario declares for people", recovery.measured, recovery.declared)
+            }
+            (Some(recovery), _) => format!("{} measured in the drill; nothing declared for people", recovery.measured),
+            (None, Some(age)) if assessment.objective == "rpo" => {
+                format!("data as of {}, known from the {}", age.data_as_of.to_human(), age.source)
+            }
+            (None, _) => "an objective is set, and the drill did not get far enough to measure it".to_owned(),
+        };
+        Self {
+            name: objective_name(&assessment.objective).to_owned(),
+            short: assessment.objective.to_uppercase(),
+            achieved: assessment.achieved.map_or("–".to_owned(), |a| a.to_string()),
+            target: assessment.target.to_string(),
+            verdict,
+            tone,
+            gauge,
+            how,
+        }
+    }
+}
+
+fn phases(report: &Report) -> Vec<PhaseView> {
+    let total = report.clock.monotonic.nanos.max(1) as f64;
+    let view = |phase: &crate::evidence::PhaseTime| PhaseView {
+        name: phase.phase.word(),
+        class: class(phase.phase),
+        began: phase.began.to_string(),
+        lasted: phase.lasted.to_string(),
+        share: format!("{:.1}%", phase.lasted.nanos as f64 / total * 100.0),
+        counts: phase.counts,
+    };
+    report.timeline.iter().map(view).collect()
+}
+
+fn findings(report: &Report) -> Vec<FindingView> {
+    let view = |finding: &Finding| {
+        let (severity, tone) = match finding.severity {
+            Severity::Fail => ("fail", "bad"),
+            Severity::Warn => ("warning", "unsure"),
+            Severity::Note => ("note", ""),
+        };
+        let cause = match finding.cause {
+            crate::domain::Cause::Backup => "the backup",
+            crate::domain::Cause::Runner => "the runner or the way to the storage",
+        };
+        FindingView { check: finding.check.clone(), text: finding.kind.to_string(), severity, tone, cause }
+    };
+    let of = |severity| report.all_findings().filter(move |f| f.severity == severity).map(view);
+    of(Severity::Fail).chain(of(Severity::Warn)).chain(of(Severity::Note)).collect()
+}
+
+impl CheckView {
+    fn of(check: &CheckReport) -> Self {
+        let tone = match check.outcome {
+            CheckOutcome::Passed => "good",
+            CheckOutcome::Failed => "bad",
+            CheckOutcome::Warned | CheckOutcome::CouldNotRun => "unsure",
+        };
+        Self {
+            name: check.name.clone(),
+            kind: check.kind.clone(),
+            expected: check.expected.clone(),
+            observed: check.observed.clone(),
+            outcome: outcome(check.outcome),
+            tone,
+            assertions: check.assertions,
+        }
+    }
+}
+
+fn backup(report: &Report) -> Vec<Row> {
+    let mut rows = Vec::new();
+    if let Some(point) = &report.backup.point {
+        let form = match point.form {
+            PointForm::SealedSet => "sealed set",
+            PointForm::BareObject => "bare object",
+        };
+        rows.push(Row::new(
+            "Recovery point",
+            format!("{} ({form}, {}, {})", point.point, counted(point.objects, "object"), ByteSize(point.size)),
+        ));
+        rows.push(Row::new("Captured", format!("{}, known from the {}", point.captured_at.to_human(), point.captured_from)));
+        rows.push(Row::new("Selected", format!("{}, of {} seen", report.plan.selection, counted(point.points_seen, "recovery point"))));
+        if let Some((gap, within)) = worst_gap(report) {
+            rows.push(Row::toned("Worst gap", gap, if within { "" } else { "unsure" }));
+        }
+        let tone = if point.producer == "trusted" { "good" } else { "unsure" };
+        rows.push(Row::toned("Producer's signature", point.producer.clone(), tone));
+    }
+    if let Some(transport) = &report.backup.transport {
+        let tone = if transport.encrypted == Some(false) { "bad" } else { "" };
+        rows.push(Row::toned("Transport", transport.to_string(), tone));
+        if let Some(certificate) = &transport.server_certificate {
+            rows.push(Row::new("Server certificate", format!("SHA-256 {certificate}")));
+        }
+        rows.push(Row::new("Credentials from", transport.credentials.clone()));
+        let requests: u64 = report.backup.chain.objects.iter().map(|o| o.requests).sum();
+        rows.push(Row::new("Read", format!("{} in {}", ByteSize(report.backup.chain.bytes_read()), counted(requests, "request"))));
+    }
+    if let Some(locks) = locks(report) {
+        rows.push(Row::new("Object lock", locks));
+    }
+    if let Some(facts) = &report.restored {
+        rows.push(Row::new("Layers", facts.layers.join(" → ")));
+        let rest = format!(
+            "{}, {}, {} other; {}",
+            counted(facts.files, "file"),
+            if facts.directories == 1 { "1 directory".to_owned() } else { format!("{} directories", grouped(facts.directories)) },
+            grouped(facts.others),
+            ByteSize(facts.bytes)
+        );
+        rows.push(Row::new("Restored", rest));
+        if facts.skipped > 0 {
+            rows.push(Row::toned("Not restored", counted(facts.skipped, "archive member"), "unsure"));
+        }
+    }
+    rows
+}
+
+impl ObjectView {
+    fn of(object: &ObjectRead, report: &Report) -> Self {
+        let (mut lock, tone) = match &object.lock.state {
+            LockState::Locked { mode, until } => {
+                let left = days_left(*until, report.finished_at);
+                (format!("{mode} until {} ({left} left)", until.0.strftime("%Y-%m-%d")), "good")
+            }
+            LockState::NotLocked => ("not locked".to_owned(), "bad"),
+            LockState::Unknown { reason } => (format!("not visible: {reason}"), "unsure"),
+        };
+        if object.lock.legal_hold == Some(true) {
+            lock += ", legal hold";
+        }
+        Self {
+            object: object.object.to_string(),
+            role: object.role.clone(),
+            version: object.version.clone(),
+            size: ByteSize(object.size).to_string(),
+            stored: object.stored_at.0.strftime("%Y-%m-%d %H:%M").to_string(),
+            lock,
+            tone,
+            sha256: object.sha256.map_or("not read in full".to_owned(), |d| d.to_string()),
+        }
+    }
+}
+
+fn sandbox(report: &Report) -> Vec<Row> {
+    let Some(facts) = &report.sandbox else { return Vec::new() };
+    let isolated = if facts.isolated { ("yes: own processes and mounts", "good") } else { ("no", "unsure") };
+    let mut rows = vec![
+        Row::new("Kind", facts.kind.clone()),
+        Row::toned("Apart from the host", isolated.0, isolated.1),
+        Row::new("Network", facts.network.clone()),
+        Row::new("Scratch", format!("{}, {}", facts.scratch, ByteSize(facts.scratch_bytes))),
+        Row::new("Swap", facts.swap.clone()),
+        Row::new("Memory", facts.memory_limit.map_or("no limit".to_owned(), |m| format!("at most {}", ByteSize(m)))),
+        Row::new("User", facts.user.clone()),
+    ];
+    rows.extend(facts.remarks.iter().map(|r| Row::new("Remark", r.clone())));
+    match &report.disposal {
+        Some(disposal) => {
+            rows.push(Row::new("Disposal", disposal.method.clone()));
+            for probe in &disposal.probes {
+                let (word, tone) = if probe.gone { ("gone", "good") } else { ("still there", "bad") };
+                rows.push(Row::toned("Looked for", format!("{}: {word}", probe.what), tone));
+            }
+        }
+        None => rows.push(Row::toned("Disposal", "not recorded", "bad")),
+    }
+    rows
+}
+
+fn runner(report: &Report) -> Vec<Row> {
+    let runner = &report.runner;
+    let why = match &report.plan.trigger {
+        Trigger::OnDemand { reason: Some(reason) } => format!("on demand: {reason}"),
+        Trigger::OnDemand { reason: None } => "on demand".to_owned(),
+        Trigger::Scheduled { due } => format!("scheduled for {}", due.to_human()),
+    };
+    let drift = report.clock.wall_minus_monotonic;
+    let clocks = if drift.unsigned_abs() <= 1 {
+        "wall and monotonic agree".to_owned()
+    } else {
+        format!("wall clock moved {drift:+} s against the monotonic one")
+    };
+    let mut rows = vec![
+        Row::new("Started", format!("{}, {why}", report.started_at.to_human())),
+        Row::new("Ended", format!("{}, after {}", report.finished_at.to_human(), report.clock.monotonic)),
+        Row::toned("Clocks", clocks, if drift.unsigned_abs() <= 1 { "" } else { "unsure" }),
+        Row::new("By", format!("{} on {} ({})", runner.actor, runner.host, runner.system)),
+        Row::new("Program", format!("firedrill {}", runner.version)),
+    ];
+    rows.extend(runner.binary_sha256.map(|digest| Row::new("Program's SHA-256", digest.to_string())));
+    rows.push(Row::new("Scenario's SHA-256", report.plan.scenario_sha256.to_string()));
+    let key = match report.issuer.custody {
+        KeyCustody::Configured => report.issuer.key.clone(),
+        KeyCustody::MadeOnTheSpot => format!("{}, made on the spot", report.issuer.key),
+    };
+    rows.push(Row::new("Signed by", key));
+    rows
+}
+
+impl<'a> ProfileView<'a> {
+    fn of(rows: &'a ProfileRows) -> Self {
+        let control = |row: &'a crate::evidence::ControlRow| {
+            let (word, tone) = match row.outcome {
+                ControlOutcome::Supports => ("supports", "good"),
+                ControlOutcome::Contradicts => ("contradicts", "bad"),
+                ControlOutcome::NotTested => ("not tested", ""),
+            };
+            ControlView { id: &row.id, asks: &row.asks, word, tone, because: &row.because }
+        };
+        Self { rows, in_force: rows.status == "in force", controls: rows.controls.iter().map(control).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::sample;
+
+    fn page(events: &[crate::domain::DrillEvent]) -> String {
+        String::from_utf8(html(&sample::report(events))).unwrap()
+    }
+
+    #[test]
+    fn the_page_stands_alone() {
+        for events in [sample::passed(), sample::warned(), sample::failed(), sample::inconclusive()] {
+            let page = page(&events);
+            assert!(page.contains("default-src 'none'"));
+            for reach in ["<script", "<link", "<img", "url(", "@import", "http-equiv=\"refresh\"", "<iframe"] {
+                assert!(!page.contains(reach), "{reach}");
+            }
+            assert!(!page.to_lowercase().contains("compliant"));
+        }
+    }
+
+    #[test]
+    fn the_answer_comes_before_everything_else() {
+        let page = page(&sample::failed());
+        let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is not there"));
+        assert!(at("FAILED") < at("Do not rely on this backup"));
+        assert!(at("Do not rely on this backup") < at("Objectives"));
+        for section in
+            ["Objectives", "Timeline", "Checks", "Backup under test", "Sandbox", "Controls", "does not prove", "How to verify", "Review"]
+        {
+            at(section);
+        }
+    }
+
+    #[test]
+    fn what_comes_from_outside_is_escaped() {
+        let mut report = sample::report(&sample::passed());
+        report.plan.system = "<b onload=x>\"EHR\"</b>".into();
+        report.checks[0].name = "<script>".into();
+        let page = String::from_utf8(html(&report)).unwrap();
+        assert!(!page.contains("<script>") && !page.contains("<b onload"));
+    }
+
+    #[test]
+    fn long_lists_are_cut_and_counted() {
+        let mut report = sample::report(&sample::passed());
+        report.backup.chain.objects = vec![report.backup.chain.objects[0].clone(); 500];
+        report.checks = vec![report.checks[0].clone(); 500];
+        let page = String::from_utf8(html(&report)).unwrap();
+        assert!(page.contains("476 more") && page.contains("440 more"));
+        assert!(page.len() < 200_000);
+    }
+
+    /// `FIREDRILL_SAMPLE_PAGES=dir cargo test --lib sample_pages` leaves pages to look at.
+    #[test]
+    fn sample_pages_can_be_looked_at() {
+        #[expect(clippy::disallowed_methods, reason = "a developer's own switch")]
+        let Some(dir) = std::env::var_os("FIREDRILL_SAMPLE_PAGES") else { return };
+        let dir = std::path::Path::new(&dir);
+        let mut demo = sample::report(&sample::tried_out());
+        demo.issuer.custody = KeyCustody::MadeOnTheSpot;
+        std::fs::write(dir.join("tried_out.html"), html(&demo)).unwrap();
+        for (name, events) in [
+            ("passed", sample::passed()),
+            ("warned", sample::warned()),
+            ("failed", sample::failed()),
+            ("inconclusive", sample::inconclusive()),
+        ] {
+            std::fs::write(dir.join(format!("{name}.html")), page(&events)).unwrap();
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! A sandbox as the runner holds it: make, use, destroy.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::fs::{fstat, fstatvfs};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+
+use super::cgroup::{Groups, Layout};
+use super::control::Control;
+use super::disposal;
+use super::error::{SandboxError, Step};
+use super::facts;
+use super::helper::{HELPER_ARGUMENT, INNER_ID, clone_shown};
+use super::registry::{Claim, ProcessRef, Record};
+use super::scratch::{self, PlainDirectory, Rooms};
+use super::spec::{CommandSpec, Exit, Isolation, Owner, SandboxSpec};
+use super::swap;
+use super::sys::{clone_open_tree, make_tmpfs};
+use super::wire::{FromHelper, IdMap, LockDown, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
+use crate::domain::{Disposal, DrillId, ResourceLimits, SandboxFacts, ScratchKind};
+
+/// Nobody on any host is here; 65,536 ids, as one sandbox's users.
+const RANGE: IdMap = IdMap::Range { base: 600_000_000, count: 65_536 };
+const SET_UP_TIME: Duration = Duration::from_secs(30);
+
+/// A throwaway place. Destroy it: dropping is the safety net, which kills, cleans and complains.
+#[derive(Debug)]
+pub struct Sandbox {
+    held: Option<Held>,
+}
+
+/// All that must be let go of. Dropping lets go of all of it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub drill: DrillId,
+    pub facts: SandboxFacts,
+    pub owner: Owner,
+    pub limits: ResourceLimits,
+    pub lock_down: LockDown,
+    pub helper: Option<Helper>,
+    pub groups: Option<Groups>,
+    pub rooms: Option<Rooms>,
+    /// A tmpfs that is mounted nowhere.
+    pub detached: Option<OwnedFd>,
+    pub directory: Option<PlainDirectory>,
+    pub scratch_parent: Option<PathBuf>,
+    pub claim: Option<Claim>,
+}
+
+/// The helper, alive.
+#[derive(Debug)]
+pub(super) struct Helper {
+    pub monitor: Child,
+    pub control: Option<Mutex<Control>>,
+    /// Keeps the number of the namespace from being given to another one before we have looked for its processes.
+    pub pid_namespace: Option<OwnedFd>,
+}
+
+/// Makes a sandbox.
+///
+/// # Errors
+/// [`SandboxError::Unavailable`] with advice where this host cannot, [`SandboxError::Busy`] where the drill has one already.
+pub async fn provision(spec: &SandboxSpec) -> Result<Sandbox, SandboxError> {
+    spec.check()?;
+    let held = match isolated(spec).await {
+        Err(SandboxError::Unavailable { why, advice }) if spec.isolation == Isolation::IfPossible => bare(spec, &why, advice)?,
+        other => other?,
+    };
+    Ok(Sandbox { held: Some(held) })
+}
+
+impl Sandbox {
+    fn held(&self) -> &Held {
+        self.held.as_ref().expect("only destroy takes it, and destroy takes the sandbox")
+    }
+    fn rooms(&self) -> &Rooms {
+        self.held().rooms.as_ref().expect("rooms are open until the sandbox is destroyed")
+    }
+
+    /// The restored tree's directory; what is written there counts as the runner's own memory. The only way to it: never look a path up inside, let openat2 hold each step to it.
+    /// Close it before the sandbox is destroyed, else the disposal says that it was held.
+    ///
+    /// # Errors
+    /// Where this process has no descriptor left.
+    pub fn root(&self) -> Result<OwnedFd, SandboxError> {
+        self.rooms().tree.try_clone().step("open the restored tree")
+    }
+
+    /// A directory in the same scratch that nothing inside can see. Close it as well.
+    ///
+    /// # Errors
+    /// Where this process has no descriptor left.
+    pub fn spool(&self) -> Result<OwnedFd, SandboxError> {
+        self.rooms().spool.try_clone().step("open the spool")
+    }
+
+    /// To whom restored files must belong so that commands inside can read them.
+    pub fn owner(&self) -> Owner {
+        self.held().owner
+    }
+
+    /// What it is made of, weaknesses included.
+    pub fn facts(&self) -> &SandboxFacts {
+        &self.held().facts
+    }
+
+    /// Whether commands can run.
+    pub fn can_run(&self) -> bool {
+        self.held().helper.is_some()
+    }
+
+    pub(super) fn landlock(&self) -> &str {
+        &self.held().lock_down.landlock
+    }
+
+    /// Bytes of scratch that are left.
+    ///
+    /// # Errors
+    /// Where the file system cannot be asked.
+    pub fn free_bytes(&self) -> Result<u64, SandboxError> {
+        let stat = fstatvfs(&self.rooms().tree).step("ask for free scratch")?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize).min(self.held().limits.scratch_size.0))
+    }
+
+    /// Runs a command to its end. One at a time: a second waits for the first. Dropping the future ends the command.
+    ///
+    /// # Errors
+    /// [`SandboxError::Limit`] where memory, time, processes or scratch ran out; the command's own failure is no error.
+    pub async fn run(&self, command: &CommandSpec) -> Result<Exit, SandboxError> {
+        command.check()?;
+        let held = self.held();
+        let Some(helper) = &held.helper else {
+            return Err(SandboxError::Unavailable {
+                why: "commands run only where processes can be isolated".to_owned(),
+                advice: advice_on("namespaces").to_owned(),
+            });
+        };
+        let control = helper.control.as_ref().expect("the control socket is open until the sandbox is destroyed");
+        let mut control = control.lock().await;
+        let bounds = super::control::Bounds { groups: held.groups.as_ref(), limits: &held.limits, scratch: &self.rooms().tree };
+        control.run(command, &bounds).await
+    }
+
+    /// Ends everything inside, takes the scratch away, looks for remains, and says what it found.
+    pub async fn destroy(mut self) -> Disposal {
+        let held = self.held.take().expect("a sandbox is destroyed once");
+        disposal::destroy(held).await
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if let Some(held) = &self.held {
+            tracing::error!(drill = %held.drill, "a sandbox was dropped without being destroyed: no disposal can be shown for it");
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        disposal::let_go(self);
+    }
+}
+
+async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
+    let label = scratch::label(&spec.drill);
+    let layout = Layout::of_this_process(&label);
+    let mut held = claim(spec, layout.paths())?;
+    let ids = choose_ids();
+    let passes = matches!(ids, IdMap::Range { .. });
+    held.owner = match ids {
+        IdMap::Range { base, .. } => Owner { uid: base + INNER_ID, gid: base + INNER_ID },
+        IdMap::Single { uid, gid } => Owner { uid, gid },
+    };
+
+    let limits = &spec.limits;
+    let private_tmp = (limits.memory.0 / 4).clamp(1 << 20, 1 << 30);
+    let in_memory = if limits.scratch == ScratchKind::Tmpfs { limits.scratch_size.0 } else { 0 };
+    // Pages of a tmpfs count as memory of who wrote them, and no killer can free them.
+    let memory = limits.memory.0.saturating_add(in_memory);
+    let groups = held.groups.insert(layout.make(memory, limits.processes));
+    let mut fds = groups.doors().step("open the control groups")?;
+    let (doors, by_cgroup) = (fds.len(), (groups.limits_memory(), groups.limits_processes()));
+
+    let mut noswap = false;
+    let scratch = match (limits.scratch, passes) {
+        (ScratchKind::Tmpfs, true) => {
+            let (mount, guarded) = make_tmpfs(&label, in_memory, inodes(limits)).step("make the scratch tmpfs")?;
+            noswap = guarded;
+            let top = scratch::open_mount(&mount).step("open the scratch")?;
+            if let IdMap::Range { base, .. } = ids {
+                // The helper passes through here, as user 0 of the map.
+                let (uid, gid) = (rustix::fs::Uid::from_raw(base), rustix::fs::Gid::from_raw(base));
+                rustix::fs::fchown(&top, Some(uid), Some(gid)).step("furnish the scratch")?;
+            }
+            held.rooms = Some(Rooms::make(&top, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
+            fds.push(mount);
+            ScratchOrder::PassedTmpfs
+        }
+        (ScratchKind::Tmpfs, false) => ScratchOrder::MakeTmpfs { bytes: in_memory, inodes: inodes(limits) },
+        (ScratchKind::Directory, _) => {
+            make_directory(spec, &mut held)?;
+            let rooms = held.rooms.as_ref().expect("made with the directory");
+            if passes {
+                let flags = rustix::mount::MountAttrFlags::MOUNT_ATTR_NOSUID | rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV;
+                fds.push(clone_open_tree(&rooms.tree, flags).step("show the scratch inside")?);
+                ScratchOrder::PassedDirectory
+            } else {
+                let stat = fstat(&rooms.tree).step("look at the scratch")?;
+                let path = held.directory.as_ref().expect("just made").tree_path(&spec.drill);
+                ScratchOrder::FindDirectory { path, dev: stat.st_dev, ino: stat.st_ino }
+            }
+        }
+    };
+    let guard = if limits.scratch == ScratchKind::Tmpfs { Some(swap::guard_scratch(spec, noswap)?) } else { None };
+
+    let (shown, links) = what_is_shown(spec);
+    if passes {
+        for item in &shown {
+            let (step, source) = match clone_shown(item) {
+                Ok(fd) => {
+                    fds.push(fd);
+                    continue;
+                }
+                Err(e) => e,
+            };
+            return Err(unavailable(step, source.raw_os_error().unwrap_or(0)));
+        }
+    }
+    let setup = Setup {
+        label,
+        ids,
+        scratch,
+        shown,
+        shown_passed: passes,
+        links,
+        loader_cache: Some(PathBuf::from("/etc/ld.so.cache")),
+        cgroup_doors: doors,
+        memory: limits.memory.0,
+        memory_by_cgroup: by_cgroup.0,
+        processes: limits.processes,
+        processes_by_cgroup: by_cgroup.1,
+        file_size: limits.scratch_size.0,
+        private_tmp,
+        seconds: limits.time.seconds,
+    };
+    start(spec, &mut held, setup, fds).await?;
+    swap::guard_inside(spec, &held)?;
+    held.facts.isolated = true;
+    held.facts = facts::isolated(&held, ids, guard, memory, by_cgroup);
+    Ok(held)
+}
+
+fn inodes(limits: &ResourceLimits) -> u64 {
+    limits.max_files.saturating_add(1_024)
+}
+
+/// Registers the drill before anything is made for it.
+fn claim(spec: &SandboxSpec, cgroups: Vec<PathBuf>) -> Result<Held, SandboxError> {
+    let scratch_parent = match (spec.limits.scratch, &spec.limits.scratch_path) {
+        (ScratchKind::Tmpfs, _) => None,
+        (ScratchKind::Directory, Some(path)) => Some(scratch::true_parent(path).step("find the directory for scratch")?),
+        (ScratchKind::Directory, None) => {
+            return Err(SandboxError::Spec { what: "scratch in a directory, without naming one".to_owned() });
+        }
+    };
+    let record = Record { version: 1, drill: spec.drill.clone(), cgroups, scratch_parent: scratch_parent.clone(), monitor: None };
+    Ok(Held {
+        drill: spec.drill.clone(),
+        facts: SandboxFacts::default(),
+        owner: Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
+        limits: spec.limits.clone(),
+        lock_down: LockDown::default(),
+        helper: None,
+        groups: None,
+        rooms: None,
+        detached: None,
+        directory: None,
+        scratch_parent,
+        claim: Some(Claim::take(&spec.state_dir, record)?),
+    })
+}
+
+/// A range of nobody's ids where we are root over them and may prepare mounts; else the runner's own id alone.
+fn choose_ids() -> IdMap {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let single = IdMap::Single { uid: uid.as_raw(), gid: gid.as_raw() };
+    let IdMap::Range { base, count } = RANGE else { return single };
+    let covered = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| {
+            let n: Vec<u64> = line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+            matches!(n[..], [first, _, length] if first <= u64::from(base) && u64::from(base) + u64::from(count) <= first + length)
+        })
+    };
+    let may_mount = || clone_shown(&Shown { host: "/usr".into(), inside: "/usr".into(), kind: ShownKind::Directory }).is_ok();
+    if uid.is_root() && covered("/proc/self/uid_map") && covered("/proc/self/gid_map") && may_mount() { RANGE } else { single }
+}
+
+fn make_directory(spec: &SandboxSpec, held: &mut Held) -> Result<(), SandboxError> {
+    let parent = held.scratch_parent.as_deref().expect("a directory scratch has a parent");
+    let directory = held.directory.insert(PlainDirectory::make(parent, &spec.drill).step("make the scratch directory")?);
+    held.rooms = Some(Rooms::make(&directory.directory, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
+    Ok(())
+}
+
+/// Host programs and libraries, links as on the host, and the harmless devices.
+fn what_is_shown(spec: &SandboxSpec) -> (Vec<Shown>, Vec<(PathBuf, PathBuf)>) {
+    let mut shown = Vec::new();
+    let mut links = Vec::new();
+    let mut show = |path: &Path, kind| shown.push(Shown { host: path.to_owned(), inside: path.to_owned(), kind });
+    show(Path::new("/usr"), ShownKind::Directory);
+    for name in ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
+        let path = Path::new(name);
+        match fs::read_link(path) {
+            Ok(target) => links.push((path.to_owned(), target)),
+            Err(_) if path.is_dir() => show(path, ShownKind::Directory),
+            Err(_) => {}
+        }
+    }
+    // Where Debian's `awk` and others lead.
+    if Path::new("/etc/alternatives").is_dir() {
+        show(Path::new("/etc/alternatives"), ShownKind::Directory);
+    }
+    for device in ["null", "zero", "full", "random", "urandom"] {
+        show(&Path::new("/dev").join(device), ShownKind::Device);
+    }
+    shown.extend(spec.tools.iter().map(|t| Shown { host: t.host.clone(), inside: t.inside.clone(), kind: ShownKind::Directory }));
+    (shown, links)
+}
+
+/// Starts the helper and leads it to readiness.
+async fn start(spec: &SandboxSpec, held: &mut Held, setup: Setup, fds: Vec<OwnedFd>) -> Result<(), SandboxError> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step("make the control socket")?;
+    rustix::io::ioctl_fionbio(&ours, true).step("make the control socket")?;
+    let monitor = Command::new(&spec.helper)
+        .args([HELPER_ARGUMENT, &setup.label])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .step("start the sandbox's helper")?;
+    let pid = monitor.id();
+    let mut control = Control::new(ours).step("watch the control socket")?;
+    held.helper = Some(Helper { monitor, control: None, pid_namespace: None });
+    let started = pid.and_then(|p| ProcessRef::of(i32::try_from(p).ok()?));
+    held.claim.as_mut().expect("claimed before it is started").note_monitor(started)?;
+
+    let ids = setup.ids;
+    let makes_tmpfs = matches!(setup.scratch, ScratchOrder::MakeTmpfs { .. });
+    control.send(&ToHelper::Setup(Box::new(setup)), &fds).await.step("order the sandbox")?;
+    drop(fds);
+    let ready = async {
+        loop {
+            match control.receive().await.step("hear from the sandbox's helper")? {
+                Some((FromHelper::WantsMaps, _)) => {
+                    write_maps(pid, ids).step("write the sandbox's id maps")?;
+                    control.send(&ToHelper::Mapped, &[]).await.step("order the sandbox")?;
+                }
+                Some((FromHelper::Ready { lock_down }, fds)) => return Ok((lock_down, fds)),
+                Some((FromHelper::Failed { step, errno }, _)) => return Err(unavailable(&step, errno)),
+                Some(_) => return Err(SandboxError::Died { how: "its helper spoke out of turn".to_owned() }),
+                None => return Err(SandboxError::Died { how: "its helper ended while building it".to_owned() }),
+            }
+        }
+    };
+    let (lock_down, fds) =
+        tokio::time::timeout(SET_UP_TIME, ready).await.map_err(|_| SandboxError::Died { how: "it was not built in time".to_owned() })??;
+    let mut fds = fds.into_iter();
+    if let Some(helper) = &mut held.helper {
+        helper.pid_namespace = fds.next();
+        helper.control = Some(Mutex::new(control));
+    }
+    if makes_tmpfs {
+        let top = fds.next().ok_or_else(|| SandboxError::Died { how: "its helper kept the scratch".to_owned() })?;
+        held.rooms = Some(Rooms::open(&top).step("open the scratch")?);
+    }
+    held.lock_down = lock_down;
+    Ok(())
+}
+
+fn write_maps(pid: Option<u32>, ids: IdMap) -> io::Result<()> {
+    let (Some(pid), IdMap::Range { base, count }) = (pid, ids) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{map}"), format!("0 {base} {count}\n"))?;
+    }
+    Ok(())
+}
+
+fn unavailable(step: &str, errno: i32) -> SandboxError {
+    let why = format!("could not {step}: {}", io::Error::from_raw_os_error(errno));
+    SandboxError::Unavailable { why, advice: advice_on(step).to_owned() }
+}
+
+/// What an administrator would change.
+pub(super) fn advice_on(step: &str) -> &'static str {
+    if step.contains("proc") {
+        "in a container, /proc must not be masked (procMount: Unmasked, or --security-opt systempaths=unconfined)"
+    } else if step.contains("namespace") || step.contains("id map") {
+        "allow user namespaces: sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1 where it exists, \
+         an AppArmor profile with `userns,` where kernel.apparmor_restrict_unprivileged_userns=1; or run as root"
+    } else {
+        "run as root, or on a host with Linux 5.12 or newer and user namespaces"
+    }
+}
+
+/// A place without processes: scratch only. For drills that run no command.
+fn bare(spec: &SandboxSpec, why: &str, advice: String) -> Result<Held, SandboxError> {
+    let mut held = claim(spec, Vec::new())?;
+    let limits = &spec.limits;
+    let mut guard = None;
+    match limits.scratch {
+        ScratchKind::Directory => make_directory(spec, &mut held)?,
+        ScratchKind::Tmpfs => {
+            // Never attached anywhere: only who holds a descriptor can see it.
+            let (mount, noswap) = make_tmpfs(&scratch::label(&spec.drill), limits.scratch_size.0, inodes(limits))
+                .map_err(|_| SandboxError::Unavailable { why: format!("{why}; scratch in memory needs the same"), advice })?;
+            let top = scratch::open_mount(&mount).step("open the scratch")?;
+            held.rooms = Some(Rooms::make(&top, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
+            guard = Some(swap::guard_scratch(spec, noswap)?);
+            held.detached = Some(mount);
+        }
+    }
+    held.facts = facts::bare(&held, why, guard);
+    Ok(held)
+}

@@ -1,0 +1,35 @@
+#!/bin/bash
+# Runs every test. Installs what they need first: real servers and the distribution's own backup tools (Debian, Ubuntu).
+# Nothing is skipped: where something is missing and cannot be installed, this ends with an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# binary that shows it is there : package that brings it
+needs=(
+  radosgw:radosgw ceph-mon:ceph-mon ceph-osd:ceph-osd ceph:ceph-common ceph-authtool:ceph-common
+  age:age zstd:zstd gzip:gzip xz:xz-utils lz4:lz4 tar:tar setfattr:attr
+  ssh-keygen:openssh-client openssl:openssl curl:curl jq:jq python3:python3 setpriv:util-linux cc:gcc
+)
+missing=()
+for need in "${needs[@]}"; do
+  command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+done
+# Debian puts venv into a package of its own
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+
+if [ ${#missing[@]} -gt 0 ]; then
+  as_root=()
+  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  echo "installing: ${missing[*]}"
+  "${as_root[@]}" apt-get update -q
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+fi
+
+# an independent implementation of in-toto and DSSE, for checking our envelopes
+export FIREDRILL_TEST_CACHE="${FIREDRILL_TEST_CACHE:-${CARGO_TARGET_DIR:-$PWD/target}/test-tools}"
+bash tests/servers/python-setup.sh
+
+cargo test "$@"
+# the auditor's verifier stands on its own
+cargo test --no-default-features --lib --bin firedrill-verify
