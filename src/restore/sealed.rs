@@ -324,9 +324,13 @@ impl Run<'_> {
                 return;
             }
             let member = Member::Part(job.segment.part);
-            if let Err(error) = self.unpack(&job, empty, &mut writer, &mut decoder) {
-                self.fail(not_truncated(error.of(member)));
-                return;
+            match self.unpack(&job, empty, &mut writer, &mut decoder) {
+                Ok(()) => {}
+                Err(Step::Read(error)) if error.get_ref().is_some_and(|e| e.is::<FeederGone>()) => return,
+                Err(error) => {
+                    self.fail(not_truncated(error.of(member)));
+                    return;
+                }
             }
         }
     }
@@ -349,7 +353,7 @@ impl Run<'_> {
             })?;
             expected.push(entry);
         }
-        let pieces = Pieces { full: &job.pieces, empty, buffer: Vec::new(), at: 0, stop: &self.stop };
+        let pieces = Pieces { full: &job.pieces, empty, buffer: Vec::new(), at: 0 };
         let sealed = SegmentReader::new(pieces, &job.payload, job.sealed_size, segment.offset, segment.length);
         let context = match decoder.take() {
             Some(context) => context,
@@ -360,7 +364,7 @@ impl Run<'_> {
         let mut tar = TarReader::new(plain, ending);
         let mut found: Vec<FileEntry> = Vec::with_capacity(expected.len());
         while let Some(entry) = tar.next_entry()? {
-            if found.len() as u64 >= segment.entries.saturating_add(1_000_000) {
+            if found.len() as u64 >= segment.entries.saturating_add(10_000) {
                 return Err(
                     RestoreError::Differs { member, detail: "a segment has many more entries than the index says".to_owned() }.into()
                 );
@@ -473,7 +477,7 @@ impl Feeder<'_> {
             let mut buffer = self.empty.try_recv().unwrap_or_default();
             stream.take(chunk, count, &mut buffer)?;
             chunk += count;
-            if chunk > last && end % CHUNK as u64 != 0 {
+            if chunk > last && !end.is_multiple_of(CHUNK as u64) {
                 stream.keep_last(&buffer);
             }
             // a worker that does not want the rest has failed, and told so
@@ -540,7 +544,8 @@ impl<R: Read> Chunks<'_, R> {
     }
 
     fn keep_last(&mut self, buffer: &[u8]) {
-        let start = if buffer.len() % SEALED_CHUNK == 0 { buffer.len() - SEALED_CHUNK } else { buffer.len() - buffer.len() % SEALED_CHUNK };
+        // the last chunk of a part is shorter
+        let start = (buffer.len() - 1) / SEALED_CHUNK * SEALED_CHUNK;
         self.carry.clear();
         self.carry.extend_from_slice(&buffer[start..]);
     }
@@ -562,8 +567,12 @@ struct Pieces<'a> {
     empty: &'a Sender<Vec<u8>>,
     buffer: Vec<u8>,
     at: usize,
-    stop: &'a AtomicBool,
 }
+
+/// The feeder has failed, and told why: whoever sees this has nothing to add.
+#[derive(Debug, thiserror::Error)]
+#[error("the restore was stopped")]
+struct FeederGone;
 
 impl BufRead for Pieces<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
@@ -577,11 +586,8 @@ impl BufRead for Pieces<'_> {
                         let _ = self.empty.send(used);
                     }
                 }
-                Err(_) if self.stop.load(Ordering::Relaxed) => return Err(io::Error::other("the restore was stopped")),
-                Err(_) => {
-                    self.buffer.clear();
-                    self.at = 0;
-                }
+                // all of a segment is delivered, unless the feeder has failed
+                Err(_) => return Err(io::Error::other(FeederGone)),
             }
         }
         Ok(&self.buffer[self.at..])
