@@ -149,7 +149,9 @@ mod tests {
                 for value in [b'=', b'\n', b' ', b'A', b'-', 0xff] {
                     let mut bad = good.clone();
                     bad[at] = value;
-                    assert_eq!(ours(&bad).ok(), by_the_crate(&bad), "{length} {at} {value}");
+                    let (ours, reference) = (ours(&bad).ok(), by_the_crate(&bad));
+                    // the crate goes on after a full line that ends in padding; the Go implementation does not, nor do we
+                    assert!(ours == reference || ours.is_none() && value == b'=', "{length} {at} {value}");
                 }
             }
             for cut in 0..good.len() - 1 {
