@@ -163,16 +163,13 @@ struct Chunks<'a, R> {
 
 impl<R: Read> Chunks<'_, R> {
     fn take(&mut self, first: u64, count: u64, buffer: &mut Vec<u8>) -> Result<(), RestoreError> {
-        buffer.clear();
-        let mut wanted = count;
-        if first < self.read {
-            buffer.extend_from_slice(&self.carry);
-            wanted -= 1;
-        }
+        let carried = if first < self.read { self.carry.len() } else { 0 };
+        let wanted = count - u64::from(carried > 0);
         let bytes = (wanted * SEALED_CHUNK as u64).min(self.left);
-        let filled = buffer.len();
-        buffer.resize(filled + bytes as usize, 0);
-        self.raw.read_exact(&mut buffer[filled..]).map_err(|source| RestoreError::Source { member: self.member, source })?;
+        // a used buffer keeps its bytes until they are overwritten: no zeros are written in between
+        buffer.resize(carried + bytes as usize, 0);
+        buffer[..carried].copy_from_slice(&self.carry[..carried]);
+        self.raw.read_exact(&mut buffer[carried..]).map_err(|source| RestoreError::Source { member: self.member, source })?;
         self.left -= bytes;
         self.read += wanted;
         Ok(())
