@@ -2,15 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod config;
+mod drills;
 mod floors;
 // `sample` is compiled into the library's unit tests too, where these are rooms of the crate
 use firedrill::{domain, evidence};
 
 mod auditor;
 mod sample;
+mod sandbox;
 #[path = "evidence.rs"]
 mod sealed;
-
-// `sample` is compiled into the library's unit tests too, where these are rooms of the crate
-use firedrill::{domain, evidence};
-mod sandbox;
