@@ -64,7 +64,7 @@ fn content(kind: usize, random: &mut Random, length: usize, out: &mut Vec<u8>) {
         match kind {
             0 => {
                 let id = random.next();
-                write!(out, "{{\"resourceType\":\"Observation\",\"id\":\"{id:016x}\",\"status\":\"final\",\"code\":{{\"coding\":[{{\"system\":\"http://loinc.org\",\"code\":\"{code}\",\"display\":\"{display}\"}}]}},\"subject\":{{\"reference\":\"Patient/{patient}\"}},\"effectiveDateTime\":\"2026-10-{day:02}T08:00:00Z\",\"valueQuantity\":{{\"value\":{value},\"unit\":\"{unit}\"}}}}\n").unwrap();
+                writeln!(out, "{{\"resourceType\":\"Observation\",\"id\":\"{id:016x}\",\"status\":\"final\",\"code\":{{\"coding\":[{{\"system\":\"http://loinc.org\",\"code\":\"{code}\",\"display\":\"{display}\"}}]}},\"subject\":{{\"reference\":\"Patient/{patient}\"}},\"effectiveDateTime\":\"2026-10-{day:02}T08:00:00Z\",\"valueQuantity\":{{\"value\":{value},\"unit\":\"{unit}\"}}}}").unwrap();
             }
             1 => writeln!(out, "{},{patient},{name},{code},{value},{unit},2026-10-{day:02}", random.next() % 100_000_000).unwrap(),
             2 => write!(out, "MSH|^~\\&|LAB|HOSP|EHR|HOSP|202610{day:02}||ORU^R01|{}|P|2.5.1\rPID|1||{patient}||{name}\rOBX|1|NM|{code}^{display}||{value}|{unit}\r", random.next() % 10_000_000_000).unwrap(),

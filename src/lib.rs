@@ -35,4 +35,6 @@ pub mod seal;
 #[cfg(feature = "runner")]
 pub mod storage;
 #[cfg(feature = "runner")]
+pub mod tree;
+#[cfg(feature = "runner")]
 pub mod vault;

@@ -96,7 +96,6 @@ impl App {
     ///
     /// # Errors
     /// [`ConfigError`].
-    #[expect(clippy::disallowed_methods, reason = "the environment is read once, here, and passed down")]
     pub fn new(overrides: Overrides) -> Result<Self, ConfigError> {
         let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let environment = Environment::new(variables);

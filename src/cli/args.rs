@@ -50,10 +50,14 @@ impl Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show a whole drill on made-up records: no server, no account
+    Demo(DemoArgs),
     /// Make keys, firedrill.toml and a first scenario that runs
     Init(InitArgs),
     /// Say what this host can promise: sandbox, scratch, keys, storage
     Doctor(DoctorArgs),
+    /// Write a sealed set: a signed, encrypted backup that drills like to restore
+    Seal(SealArgs),
     /// List recovery points: capture time, age, size, lock
     Points(ScenarioArgs),
     /// Say what a drill would do and need, without doing it

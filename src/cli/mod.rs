@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr.
 
 mod args;
+mod demo;
 mod doctor;
 mod exit;
 mod init;
@@ -13,6 +14,7 @@ mod points;
 mod progress;
 mod reap;
 mod run;
+mod seal;
 mod verify;
 
 use clap::Parser;
@@ -55,8 +57,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     let runtime = app.runtime().map_err(|e| Failure::new(Exit::Inconclusive, e))?;
     runtime.block_on(async {
         match &cli.command {
+            Command::Demo(args) => demo::run(cli, args).await,
             Command::Init(args) => init::run(cli, args),
             Command::Doctor(args) => doctor::run(cli, &app, args).await,
+            Command::Seal(args) => seal::run(cli, &app, args).await,
             Command::Points(args) => points::run(cli, &app, args).await,
             Command::Plan(args) => plan::run(cli, &app, args).await,
             Command::Run(args) => run::run(cli, &app, args).await,

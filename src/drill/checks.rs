@@ -10,8 +10,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::checks::{Entries, Programs, Ran, Tree};
 use crate::domain::{Aspect, FileEntry, Period, RestorePath};
-use crate::restore::{Restored, WalkOptions, walk};
+use crate::restore::Restored;
 use crate::sandbox::{CommandSpec, Ended, Sandbox, SandboxError};
+use crate::tree::{WalkOptions, walk};
 
 /// The restored tree, reached by descriptor only.
 pub(super) struct RestoredTree<'a> {

@@ -169,11 +169,13 @@ async fn read_manifest(
     let producer = match trust {
         ProducerTrust::Trusted { by } => {
             located.point.captured_from = CaptureSource::SignedManifest;
-            format!("trusted, signed by {by}")
+            let detail = format!("the manifest is signed by {by}, a producer that the scenario trusts");
+            recorder.found([Finding::note("manifest", Cause::Backup, FindingKind::Remark { detail })])?;
+            "trusted".to_owned()
         }
         ProducerTrust::Untrusted { why } if demanded => return Err(Stop::untrusted(why.to_string()).into()),
         ProducerTrust::Unsigned if demanded => return Err(Stop::untrusted("it is not signed at all".to_owned()).into()),
-        ProducerTrust::Untrusted { .. } => "signed, and the scenario trusts no producer".to_owned(),
+        ProducerTrust::Untrusted { .. } => "not trusted".to_owned(),
         ProducerTrust::Unsigned => "unsigned".to_owned(),
     };
     if !demanded {

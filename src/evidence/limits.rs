@@ -90,6 +90,14 @@ fn backup_limits(report: &Report, limits: &mut Limits) {
     {
         limits.say("capture-time", format!("How old the newest record is: the data's age rests on the {}.", age.source));
     }
+    if let (Some(gap), Some(rpo)) = (report.measurements.worst_gap, report.plan.objectives.rpo)
+        && gap > rpo
+    {
+        limits.say(
+            "worst-gap",
+            format!("That the recovery point objective holds at any moment: recovery points lay up to {gap} apart, and {rpo} is promised."),
+        );
+    }
     let objects = &report.backup.chain.objects;
     let unknown = objects.iter().filter(|o| matches!(o.lock.state, LockState::Unknown { .. })).count();
     if unknown > 0 {
@@ -144,5 +152,52 @@ fn restore_limits(report: &Report, limits: &mut Limits) {
     }
     if report.disposal.as_ref().is_some_and(|d| !d.complete()) {
         limits.say("disposal", "That nothing of the restored data is left on the host: disposal could not be shown to be complete.");
+    }
+}
+
+#[cfg(all(test, feature = "runner"))]
+mod tests {
+    use super::*;
+    use crate::domain::{LockFacts, Transport};
+    use crate::evidence::sample;
+
+    fn ids(report: &Report) -> Vec<String> {
+        limits(report).into_iter().map(|l| l.id).collect()
+    }
+
+    #[test]
+    fn the_least_is_always_said() {
+        for events in [sample::passed(), sample::failed(), sample::inconclusive()] {
+            let ids = ids(&sample::report(&events));
+            for id in ["clock", "completeness", "truth", "application"] {
+                assert!(ids.iter().any(|i| i == id), "{id}");
+            }
+        }
+    }
+
+    /// Each weakness brings its own limit, and its absence does not.
+    #[test]
+    fn every_weakness_is_named() {
+        type Harm = fn(&mut Report);
+        let weaknesses: [(&str, Harm); 12] = [
+            ("demo-key", |r| r.issuer.custody = KeyCustody::MadeOnTheSpot),
+            ("plain-http", |r| r.backup.transport.as_mut().unwrap().encrypted = Some(false)),
+            ("local-store", |r| r.backup.transport = Some(Transport { store: "file".into(), ..Transport::default() })),
+            ("producer", |r| r.backup.point.as_mut().unwrap().producer = "unsigned".into()),
+            ("capture-time", |r| r.measurements.data_age.as_mut().unwrap().source = CaptureSource::UploadTime),
+            ("lock-unknown", |r| r.backup.chain.objects[0].lock = LockFacts::unknown("403")),
+            ("not-locked", |r| r.backup.chain.objects[0].lock.state = LockState::NotLocked),
+            ("read-in-part", |r| (r.backup.chain.objects[0].blake3, r.backup.chain.objects[0].sha256) = (None, None)),
+            ("skipped", |r| r.restored.as_mut().unwrap().skipped = 3),
+            ("isolation", |r| r.sandbox.as_mut().unwrap().isolated = false),
+            ("disposal", |r| r.disposal.as_mut().unwrap().probes[0].gone = false),
+            ("no-assertions", |r| r.assertions = 0),
+        ];
+        for (id, harm) in weaknesses {
+            let mut report = sample::report(&sample::passed());
+            assert!(!ids(&report).iter().any(|i| i == id), "{id} without cause");
+            harm(&mut report);
+            assert!(ids(&report).iter().any(|i| i == id), "{id} is not said");
+        }
     }
 }

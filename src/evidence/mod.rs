@@ -31,8 +31,8 @@ mod verify;
 pub(crate) mod sample;
 
 pub use annex::{Annex, AnnexEntry, Pseudonymizer};
-pub use controls::{ControlOutcome, ControlRow, Profile, ProfileRows, profiles};
-pub use dsse::{Envelope, PAYLOAD_TYPE, pae};
+pub use controls::{Basis, Control, ControlOutcome, ControlRow, Profile, ProfileRows, profiles};
+pub use dsse::{Envelope, EnvelopeSignature, PAYLOAD_TYPE, pae};
 pub use error::EvidenceError;
 pub use journal::{Journal, JournalRead, read_journal};
 pub use key::{KeyCustody, NAMESPACE, PublicKey, Signer, SignerKey};
@@ -41,7 +41,10 @@ pub use limits::Limit;
 pub use report::report_schema;
 pub use report::{Backup, ClockFacts, Definition, Issuer, PhaseTime, REPORT_SCHEMA, Report};
 pub use seal::{SealedEvidence, seal_evidence};
-pub use statement::{PREDICATE_TYPE, STATEMENT_LIMIT, STATEMENT_TYPE, Statement, Subject, TestResult, statement};
+pub use statement::{
+    CHAIN_SUBJECT, CONCLUSIVE, Digests, PREDICATE_TYPE, Predicate, STATEMENT_LIMIT, STATEMENT_TYPE, Statement, Subject, TestResult,
+    statement,
+};
 pub use store::check_writable;
 pub use sums::Sums;
 pub use trust::{Distrust, TrustError, TrustFile, TrustedKey};

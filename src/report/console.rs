@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::phrases::{answer, counted, grouped, locks, objective_name, outcome, restored};
+use super::phrases::{answer, counted, grouped, locks, objective_name, outcome, restored, worst_gap};
 use crate::domain::{ByteSize, CheckOutcome, DrillEvent, DrillEventKind, Met, Severity, Verdict};
 use crate::evidence::{KeyCustody, Report};
 
@@ -25,19 +25,18 @@ pub fn summary(report: &Report, paint: Paint) -> String {
     let _ = writeln!(text, "{word}  {} (scenario {})", plain(&report.plan.system), report.plan.scenario);
     let _ = writeln!(text, "{}\n", wrapped(&plain(&answer(report)), 2));
     for assessment in &report.assessments {
-        let achieved = assessment.achieved.map_or("not measured".to_owned(), |a| a.to_string());
-        let met = match assessment.met {
-            Met::Met => paint.good("met"),
-            Met::Missed => paint.bad("missed"),
-            Met::NotMeasured => paint.dim("not measured"),
+        let text_of = match (assessment.achieved, &assessment.met) {
+            (Some(achieved), Met::Met) => format!("{achieved} of {} promised: {}", assessment.target, paint.good("met")),
+            (Some(achieved), Met::Missed) => format!("{achieved} of {} promised: {}", assessment.target, paint.bad("missed")),
+            (_, Met::NotMeasured) | (None, _) => format!("{}; {} promised", paint.warn("not measured"), assessment.target),
         };
-        row(&mut text, objective_name(&assessment.objective), &format!("{achieved} of {} promised: {met}", assessment.target));
+        row(&mut text, objective_name(&assessment.objective), &text_of);
         if let Some(how) = how_measured(report, &assessment.objective) {
             row(&mut text, "", &paint.dim(&how));
         }
     }
-    if let Some(gap) = report.measurements.worst_gap {
-        row(&mut text, "Worst gap", &format!("{gap} between recovery points"));
+    if let Some((gap, _)) = worst_gap(report) {
+        row(&mut text, "Worst gap", &gap);
     }
     if let Some(restored) = restored(report) {
         let layers = report.restored.as_ref().map_or(String::new(), |r| r.layers.join(", "));
@@ -97,8 +96,8 @@ fn write_findings(text: &mut String, report: &Report, paint: Paint) {
             Severity::Fail => paint.bad("fail"),
             Severity::Warn | Severity::Note => paint.warn("warn"),
         };
-        let what = format!("{}: {}", plain(&finding.check), plain(&finding.kind.to_string()));
-        row(text, if at == 0 { "Found" } else { "" }, &format!("{mark} {what}"));
+        let what = wrapped(&plain(&format!("{}: {}", finding.check, finding.kind)), 21);
+        row(text, if at == 0 { "Found" } else { "" }, &format!("{mark} {}", what.trim_start()));
     }
     if findings.len() > FINDINGS_SHOWN {
         row(text, "", &format!("and {} more", findings.len() - FINDINGS_SHOWN));

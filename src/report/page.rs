@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::phrases::{answer, counted, days_left, grouped, locks, objective_name, outcome, restored};
+use super::phrases::{answer, counted, days_left, grouped, locks, objective_name, outcome, restored, worst_gap};
 use super::picture::{Gauge, Segment, class, gauge, recovery_ends, segments};
 use crate::domain::{
     Assessment, ByteSize, CheckOutcome, CheckReport, Finding, LockState, Met, ObjectRead, PointForm, Severity, Trigger, Verdict,
@@ -297,8 +297,8 @@ fn backup(report: &Report) -> Vec<Row> {
         ));
         rows.push(Row::new("Captured", format!("{}, known from the {}", point.captured_at.to_human(), point.captured_from)));
         rows.push(Row::new("Selected", format!("{}, of {} seen", report.plan.selection, counted(point.points_seen, "recovery point"))));
-        if let Some(gap) = report.measurements.worst_gap {
-            rows.push(Row::new("Worst gap", format!("{gap} between recovery points")));
+        if let Some((gap, within)) = worst_gap(report) {
+            rows.push(Row::toned("Worst gap", gap, if within { "" } else { "unsure" }));
         }
         let tone = if point.producer == "trusted" { "good" } else { "unsure" };
         rows.push(Row::toned("Producer's signature", point.producer.clone(), tone));

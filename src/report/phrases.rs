@@ -108,6 +108,14 @@ pub(super) fn days_left(until: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// The worst gap, in a phrase, and whether it is within the recovery point objective.
+pub(super) fn worst_gap(report: &Report) -> Option<(String, bool)> {
+    let gap = report.measurements.worst_gap?;
+    let within = report.plan.objectives.rpo.is_none_or(|rpo| gap <= rpo);
+    let more = if within { "" } else { ", more than the RPO allows" };
+    Some((format!("{gap} between recovery points{more}"), within))
+}
+
 /// What was restored, in a phrase.
 pub(super) fn restored(report: &Report) -> Option<String> {
     let facts = report.restored.as_ref()?;
@@ -166,6 +174,14 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_gap_beyond_the_objective_is_said() {
+        let mut report = sample::report(&sample::passed());
+        assert_eq!(worst_gap(&report), Some(("1d 1h between recovery points, more than the RPO allows".into(), false)));
+        report.plan.objectives.rpo = None;
+        assert_eq!(worst_gap(&report), Some(("1d 1h between recovery points".into(), true)));
     }
 
     #[test]

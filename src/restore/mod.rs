@@ -12,7 +12,6 @@ mod index_file;
 mod pump;
 mod sealed;
 mod tree_writer;
-mod walk;
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -25,9 +24,9 @@ pub use error::{EntryName, HostileRule, Member, RestoreError};
 pub use index_file::{IndexEntries, IndexFile};
 pub use sealed::{SealedSet, restore_sealed};
 pub use tree_writer::TreeWriter;
-pub use walk::{Walk, WalkError, WalkOptions, walk};
 
 use crate::domain::{Blake3, ResourceLimits, RestorePath, RestoredFacts, TreeDifference, TreeSummary};
+pub use crate::tree::{Walk, WalkError, WalkOptions, walk};
 
 /// An object as it is stored. Whoever implements it fetches, in parallel if it likes, and hashes what it delivers.
 pub trait SealedSource: Send + Sync {

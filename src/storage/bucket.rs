@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::{BodyExt, Limited};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer};
 use object_store::client::{HttpClient, HttpRequestBody};
@@ -21,7 +21,7 @@ use object_store::{ClientOptions, GetOptions, GetRange, ObjectStore, RetryConfig
 
 use super::credentials::{self, Guarded};
 use super::error::{StorageError, of_http, of_object_store};
-use super::http::{Connector, HeaderFacts, Seen};
+use super::http::{Connector, HeaderFacts, Reach, Seen};
 use super::retry::{Failure, Patience};
 use super::{Depth, Environment, Listing, Now, Settings, Tuning, can_be_requested, xml};
 use crate::domain::{Addressing, LockMode, LockState, ObjectRef, Period, Timestamp, Transport};
@@ -170,17 +170,16 @@ impl Bucket {
             Addressing::VirtualHost => (origin.replacen("://", &format!("://{name}."), 1), format!("{name}.{host}")),
         };
         let connector = Arc::new(Connector::new(settings, tls_host.trim_matches(['[', ']']), name, Now::clone(&now))?);
-        let http = connector.client(settings.tuning.connect_timeout, true)?;
+        let http = connector.client(settings.tuning.connect_timeout, Reach::Storage { plain: settings.allow_http })?;
         let seen = Arc::clone(&connector.seen);
         let unusable = |_| StorageError::Settings { what: "bucket name, region or endpoint".into(), source: None };
         let builder = || {
             AmazonS3Builder::new()
                 .with_bucket_name(name)
                 .with_region(&region)
-                .with_allow_http(settings.allow_http)
                 .with_virtual_hosted_style_request(settings.addressing == Addressing::VirtualHost)
                 .with_endpoint(if settings.addressing == Addressing::VirtualHost { base.as_str() } else { origin })
-                .with_client_options(ClientOptions::new().with_timeout_disabled())
+                .with_client_options(ClientOptions::new().with_timeout_disabled().with_allow_http(settings.allow_http))
                 // trying again is ours: pinned to version and entity tag, and obeying Retry-After
                 .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
                 .with_http_connector(Shared(Arc::clone(&connector)))
@@ -481,13 +480,18 @@ impl Bucket {
             url.push('=');
             url.push_str(&xml::url_encode(value, false));
         }
-        let body = if body.is_empty() { HttpRequestBody::empty() } else { HttpRequestBody::from(body) };
+        let empty = body.is_empty();
+        let body = if empty { HttpRequestBody::empty() } else { HttpRequestBody::from(body) };
         let mut request = Request::builder()
             .method(method)
             .uri(url)
             .body(body)
             .map_err(|_| StorageError::UnusableName { why: "it makes no valid URL" })?;
         *request.headers_mut() = headers;
+        if empty && matches!(*request.method(), Method::PUT | Method::POST) {
+            // the client leaves it out, and servers insist
+            request.headers_mut().insert("content-length", HeaderValue::from_static("0"));
+        }
         let credential = self.store.credentials().get_credential().await.map_err(|e| of_object_store(operation, &self.endpoint, &e))?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .try_authorize(&mut request, digest.as_ref().map(<[u8; 32]>::as_slice))
@@ -571,7 +575,7 @@ fn listing_of(page: xml::ListPage, prefix: &str) -> Listing {
     }
     for common in page.common_prefixes {
         match plain(&common.prefix) {
-            Some(p) if p.starts_with(prefix) && can_be_requested(p.trim_end_matches('/')) => listing.prefixes.push(p),
+            Some(p) if p.starts_with(prefix) && can_be_requested(p.strip_suffix('/').unwrap_or(&p)) => listing.prefixes.push(p),
             _ => listing.skipped += 1,
         }
     }

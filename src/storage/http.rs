@@ -82,6 +82,18 @@ impl Seen {
     }
 }
 
+/// Whom a client talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The storage, or a token service on the way to it.
+    Storage {
+        /// Whether plain HTTP is allowed.
+        plain: bool,
+    },
+    /// This host's own metadata service: link-local, plain HTTP, no storage endpoint to observe.
+    Host,
+}
+
 /// Makes clients for `object_store` and for ourselves.
 pub(super) struct Connector {
     tls: rustls::ClientConfig,
@@ -105,7 +117,7 @@ impl Connector {
         Ok(Self { tls, proxy: settings.proxy.clone(), tuning: settings.tuning, bucket: bucket.to_owned(), now, seen })
     }
 
-    pub(super) fn client(&self, connect_timeout: Duration, observe: bool) -> Result<HttpClient, StorageError> {
+    pub(super) fn client(&self, connect_timeout: Duration, reach: Reach) -> Result<HttpClient, StorageError> {
         let unusable = |e: reqwest::Error| StorageError::Settings { what: "no HTTP client".into(), source: Some(e.without_url().into()) };
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("firedrill/", env!("CARGO_PKG_VERSION")))
@@ -120,15 +132,16 @@ impl Connector {
             .read_timeout(self.tuning.read_timeout)
             .tcp_keepalive(Duration::from_secs(30))
             // no timeout for the whole body: a large object takes hours
-            .pool_idle_timeout(Duration::from_secs(60));
+            .pool_idle_timeout(Duration::from_secs(60))
+            .https_only(matches!(reach, Reach::Storage { plain: false }));
         // instance metadata lies on this host's own link, never behind a proxy
-        if let Some(proxy) = self.proxy.as_ref().filter(|_| observe) {
+        if let Some(proxy) = self.proxy.as_ref().filter(|_| reach != Reach::Host) {
             builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(unusable)?);
         }
         let inner = HttpClient::new(builder.build().map_err(unusable)?);
         Ok(HttpClient::new(Wire {
             inner,
-            seen: observe.then(|| Arc::clone(&self.seen)),
+            seen: (reach != Reach::Host).then(|| Arc::clone(&self.seen)),
             bucket: self.bucket.clone(),
             now: Arc::clone(&self.now),
         }))
@@ -138,10 +151,16 @@ impl Connector {
 impl HttpConnector for Connector {
     /// `object_store` asks for one client for the storage, and for another one for token services.
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        // instance metadata gets its short limit; everything else ours
-        let metadata = options.get_config_value(&ClientConfigKey::ConnectTimeout).is_some_and(|t| t.starts_with("1 s") || t == "1s");
-        let timeout = if metadata { Duration::from_secs(1) } else { self.tuning.connect_timeout };
-        self.client(timeout, !metadata).map_err(|e| object_store::Error::Generic { store: "S3", source: Box::new(e) })
+        let option = |key: ClientConfigKey| options.get_config_value(&key);
+        // instance metadata gets the short limit that `object_store` has for it, everything else ours
+        let metadata = option(ClientConfigKey::ConnectTimeout).is_some_and(|t| t.replace(' ', "") == "1s");
+        let (timeout, reach) = if metadata {
+            (Duration::from_secs(1), Reach::Host)
+        } else {
+            let plain = option(ClientConfigKey::AllowHttp).is_some_and(|v| v == "true");
+            (self.tuning.connect_timeout, Reach::Storage { plain })
+        };
+        self.client(timeout, reach).map_err(|e| object_store::Error::Generic { store: "S3", source: Box::new(e) })
     }
 }
 

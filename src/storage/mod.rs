@@ -142,6 +142,13 @@ pub struct Listing {
     pub skipped: u64,
 }
 
+impl Listing {
+    /// Whether nothing was found, not even something strange.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.prefixes.is_empty() && self.skipped == 0
+    }
+}
+
 /// How deep a listing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {

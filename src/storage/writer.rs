@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::bucket::{Bucket, Call, Head, Retention, lock_mode};
 use super::error::StorageError;
 use super::retry::{Failure, Patience};
-use super::{Environment, Now, Settings, xml};
+use super::{Depth, Environment, Now, Settings, xml};
 use crate::domain::{LockMode, Timestamp};
 
 /// A bucket that may be written to.
@@ -42,6 +42,16 @@ impl BucketWriter {
     /// The same bucket, to read from.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
+    }
+
+    /// Whether anything at all begins with `prefix`.
+    ///
+    /// # Errors
+    /// [`StorageError`]
+    pub async fn exists_below(&self, prefix: &str) -> Result<bool, StorageError> {
+        let mut found = false;
+        self.bucket.list(prefix, Depth::OneLevel, &mut |page| found |= !page.is_empty()).await?;
+        Ok(found)
     }
 
     /// Stores a small object under a name that must be free. Where the answer to a try is lost, the object is looked for
@@ -199,6 +209,15 @@ impl BucketWriter {
     /// [`StorageError::LockNotKept`]; others.
     pub async fn lock(&self, key: &str, version: Option<&str>, mode: LockMode, until: Timestamp) -> Result<(), StorageError> {
         const OPERATION: &str = "PutObjectRetention";
+        // a bucket's default may have locked it already, perhaps for longer than was asked for
+        let (mode, until) = match self.bucket.retention(key, version).await? {
+            Retention::Set { mode: shown, until: shown_until } => match (lock_mode(&shown), xml::instant(&shown_until)) {
+                (Some(has), Some(at)) if has >= mode && at.seconds_since(until) >= 0 => return Ok(()),
+                (Some(has), Some(at)) => (has.max(mode), if at > until { at } else { until }),
+                _ => (mode, until),
+            },
+            Retention::None | Retention::NotVisible => (mode, until),
+        };
         let word = match mode {
             LockMode::Compliance => "COMPLIANCE",
             LockMode::Governance => "GOVERNANCE",

@@ -26,6 +26,8 @@ pub(super) struct Entry {
     bytes: AtomicU64,
     requests: AtomicU64,
     digests: Mutex<Option<Digests>>,
+    /// What a manifest says of it.
+    quoted: Mutex<Option<(Blake3, Sha256)>>,
 }
 
 /// Digests of all bytes of an object, in order, as they were read.
@@ -52,6 +54,7 @@ impl Entry {
             bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             digests: Mutex::new(None),
+            quoted: Mutex::new(None),
         }
     }
 
@@ -72,9 +75,22 @@ impl Entry {
         }
     }
 
+    pub(super) fn quote(&self, blake3: Blake3, sha256: Sha256) {
+        *self.quoted.lock().unwrap_or_else(PoisonError::into_inner) = Some((blake3, sha256));
+    }
+
+    /// SHA-256 and where it is from: computed, or quoted where the BLAKE3 beside it in the manifest is that of the bytes.
+    fn sha256(&self) -> Option<(Sha256, &'static str)> {
+        let digests = self.digests()?;
+        if let Some(computed) = digests.sha256 {
+            return Some((computed, "read"));
+        }
+        let quoted = *self.quoted.lock().unwrap_or_else(PoisonError::into_inner);
+        quoted.filter(|(blake3, _)| *blake3 == digests.blake3).map(|(_, sha256)| (sha256, "manifest"))
+    }
+
     fn to_read(&self, name: &dyn Fn(&str) -> Pseudonym) -> ObjectRead {
-        let digests = self.digests();
-        let sha256 = digests.and_then(|d| d.sha256);
+        let sha256 = self.sha256();
         ObjectRead {
             object: name(&self.key),
             role: self.role.clone(),
@@ -84,9 +100,9 @@ impl Entry {
             stored_at: self.stored_at,
             bytes_read: self.bytes.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
-            blake3: digests.map(|d| d.blake3),
-            sha256,
-            sha256_from: sha256.map(|_| "read".to_owned()),
+            blake3: self.digests().map(|d| d.blake3),
+            sha256: sha256.map(|(digest, _)| digest),
+            sha256_from: sha256.map(|(_, from)| from.to_owned()),
             lock: self.lock.clone(),
             storage_class: self.storage_class.clone(),
             server_encryption: self.server_encryption.clone(),
@@ -135,6 +151,9 @@ pub(super) struct Recorded {
 impl ReadStore for Recorded {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
         self.below.list(prefix, depth, visit).await
+    }
+    async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
+        self.below.probe(prefix).await
     }
     async fn head(&self, key: &str, version: Option<&str>) -> Result<Head, StorageError> {
         self.below.head(key, version).await

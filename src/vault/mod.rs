@@ -26,7 +26,9 @@ use chain::{ChainLog, Entry, Recorded};
 use read_only::{Local, S3};
 use reader::Fetch;
 
-use crate::domain::{LockFacts, ObjectRef, PointPattern, Pseudonym, RestoreChain, Source, StorageLocation, TimeZone, Transport};
+use crate::domain::{
+    Blake3, LockFacts, ObjectRef, PointPattern, Pseudonym, RestoreChain, Sha256, Source, StorageLocation, TimeZone, Transport,
+};
 use crate::storage::{Bucket, Directory, Environment, Now, Patience, Settings, StorageError};
 
 /// The storage of one scenario as a drill may see it. Cheap to clone; clones share their chain.
@@ -171,6 +173,20 @@ impl VaultView {
         Ok(bytes)
     }
 
+    /// Notes what a manifest says of a pinned object. The chain quotes that SHA-256 where the object was read to its end
+    /// and has that BLAKE3: so every byte is hashed once, and the evidence has both digests.
+    pub fn quote(&self, pinned: &Pinned, blake3: Blake3, sha256: Sha256) {
+        pinned.entry.quote(blake3, sha256);
+    }
+
+    /// Asks whether the storage answers at all, and lets these credentials list.
+    ///
+    /// # Errors
+    /// [`VaultError`], with the most telling reason.
+    pub async fn probe(&self) -> Result<(), VaultError> {
+        Ok(self.store.probe(&self.prefix).await?)
+    }
+
     /// A pinned object to read as a stream.
     pub fn reader(&self, pinned: &Pinned, digesting: Digesting) -> SealedObject {
         SealedObject {
@@ -198,7 +214,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::domain::{Addressing, Blake3, LockState, Period, Policy, Timestamp};
+    use crate::domain::{Addressing, LockState, Period, Policy, Timestamp};
 
     fn source(path: &Path, points: Option<&str>) -> Source {
         Source {
@@ -252,6 +268,23 @@ mod tests {
         assert_eq!((chain.objects.len(), chain.bytes_read()), (1, 3_000_000));
         assert_eq!(chain.objects[0].sha256_from.as_deref(), Some("read"));
         assert_eq!(view.transport().encrypted, None);
+    }
+
+    #[tokio::test]
+    async fn a_manifests_sha256_is_quoted_only_beside_the_right_blake3() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("f"), "content").unwrap();
+        let blake3 = Blake3(*blake3::hash(b"content").as_bytes());
+        for (claimed, quoted) in [(blake3, Some(Sha256([7; 32]))), (Blake3([0; 32]), None)] {
+            let view = view(root.path(), Some("*")).await;
+            let pinned = view.pin(&view.find("f").await.unwrap().unwrap(), "part").await.unwrap();
+            view.quote(&pinned, claimed, Sha256([7; 32]));
+            assert_eq!(view.chain(&name).objects[0].sha256, None, "nothing was read yet");
+            drain(view.reader(&pinned, Digesting::Blake3)).await.unwrap();
+            let read = &view.chain(&name).objects[0];
+            assert_eq!((read.blake3, read.sha256), (Some(blake3), quoted));
+            assert_eq!(read.sha256_from.as_deref(), quoted.map(|_| "manifest"));
+        }
     }
 
     #[tokio::test]

@@ -20,6 +20,8 @@ use crate::storage::{
 pub trait ReadStore: fmt::Debug + Send + Sync {
     /// Hands what lies below `prefix` to `visit`, page by page.
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError>;
+    /// Whether the storage answers, and lets these credentials list.
+    async fn probe(&self, prefix: &str) -> Result<(), StorageError>;
     /// What is known of one object version; the latest where none is given.
     async fn head(&self, key: &str, version: Option<&str>) -> Result<Head, StorageError>;
     /// Begins to read a part of one object version. One try.
@@ -55,6 +57,9 @@ impl ReadStore for S3 {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
         self.bucket.list(prefix, depth, visit).await
     }
+    async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
+        self.bucket.probe(prefix).await
+    }
     async fn head(&self, key: &str, version: Option<&str>) -> Result<Head, StorageError> {
         self.bucket.head(key, version).await
     }
@@ -70,10 +75,7 @@ impl ReadStore for S3 {
     async fn lock(&self, key: &str, head: &Head) -> Result<LockFacts, StorageError> {
         let version = head.facts.version.as_deref();
         let shown = lock_state(head.facts.lock_mode.as_deref(), head.facts.lock_until.as_deref());
-        let hold = match head.facts.lock_legal_hold.as_deref() {
-            Some(word) => Some(word == "ON"),
-            None => None,
-        };
+        let hold = head.facts.lock_legal_hold.as_deref().map(|word| word == "ON");
         if let Some(state) = shown {
             let hold = match hold {
                 Some(hold) => Some(hold),
@@ -123,9 +125,10 @@ impl Local {
 #[async_trait::async_trait]
 impl ReadStore for Local {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
-        // a directory is read in microseconds; a network file system may block longer, but a drill has nothing else to do
-        tokio::task::yield_now().await;
         self.directory.list(prefix, depth, visit)
+    }
+    async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
+        self.directory.list(prefix, Depth::OneLevel, &mut |_| {})
     }
     async fn head(&self, key: &str, _version: Option<&str>) -> Result<Head, StorageError> {
         Ok(self.directory.open_file(key)?.head)
