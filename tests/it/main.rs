@@ -12,7 +12,6 @@ mod floors;
 mod lies;
 mod sample;
 mod sandbox;
-mod seal_s3;
 #[path = "evidence.rs"]
 mod sealed;
 mod servers;
