@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Read};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
 use super::error::Tap;
+use super::lz4::Lz4Reader;
 use super::{CodecError, Layer, Limit};
 
 /// How much memory an xz decoder may ask for: its strongest preset needs 65 MiB.
@@ -229,51 +230,5 @@ impl<R: BufRead> Read for XzReader<R> {
             }
             verdict(Layer::Xz, &error)
         })
-    }
-}
-
-/// Reads lz4 frames.
-struct Lz4Reader<R: Read> {
-    decoder: lz4_flex::frame::FrameDecoder<Tap<R>>,
-    any: bool,
-}
-
-impl<R: BufRead> Lz4Reader<R> {
-    fn new(input: R) -> Self {
-        Self { decoder: lz4_flex::frame::FrameDecoder::new(Tap::new(input)), any: false }
-    }
-}
-
-impl<R: BufRead> Read for Lz4Reader<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            match self.decoder.read(buf) {
-                Ok(0) => {
-                    // the end of a frame: another one, or the end of it all
-                    let input = self.decoder.get_mut();
-                    let more = match input.fill_buf() {
-                        Ok(available) => !available.is_empty(),
-                        Err(error) => return Err(input.own_error().unwrap_or(error)),
-                    };
-                    if !more && self.any {
-                        return Ok(0);
-                    }
-                    if !more {
-                        return Err(CodecError::Empty { layer: Layer::Lz4 }.into());
-                    }
-                    self.any = true;
-                }
-                Ok(n) => {
-                    self.any = true;
-                    return Ok(n);
-                }
-                Err(error) => {
-                    return Err(self.decoder.get_mut().own_error().unwrap_or_else(|| verdict(Layer::Lz4, &error)));
-                }
-            }
-        }
     }
 }

@@ -9,6 +9,7 @@ mod decompress;
 mod detect;
 mod error;
 pub mod index;
+mod lz4;
 pub mod manifest;
 pub mod tar;
 

@@ -8,6 +8,7 @@
 mod archive;
 mod deferred;
 mod error;
+mod from_vault;
 mod index_file;
 mod pump;
 mod sealed;
@@ -40,18 +41,6 @@ pub trait SealedSource: Send + Sync {
     fn open(&self, range: Range<u64>) -> io::Result<Box<dyn Read + Send>>;
     /// BLAKE3 of the whole object; `None` until all its bytes were read to the end.
     fn digest(&self) -> Option<Blake3>;
-}
-
-impl SealedSource for crate::vault::SealedObject {
-    fn size(&self) -> u64 {
-        self.size()
-    }
-    fn open(&self, range: Range<u64>) -> io::Result<Box<dyn Read + Send>> {
-        self.open(range)
-    }
-    fn digest(&self) -> Option<Blake3> {
-        self.digest()
-    }
 }
 
 /// How far a restore is. Lossy: for showing, not for deciding.

@@ -21,7 +21,7 @@ use super::index_file::{IndexFile, Lines};
 use super::tree_writer::{Links, Tree};
 use super::{Compared, Member, Progress, RestoreError, Restored, SealedSource, Target, TreeWriter};
 use crate::codec::age::CHUNK;
-use crate::codec::age::{self, Identities, Payload, SEALED_CHUNK, SegmentReader, TAG};
+use crate::codec::age::{self, AgeReader, Identities, Payload, SEALED_CHUNK, SegmentReader, TAG};
 use crate::codec::index::{self, IndexLine, Segment};
 use crate::codec::manifest::{Manifest, SetObject};
 use crate::codec::tar::{Ending, TarReader};
@@ -141,6 +141,25 @@ fn check_digest(member: Member, source: &dyn SealedSource, object: &SetObject) -
     }
 }
 
+/// A header that does not open may be for other keys, or be damaged: the digest of the whole object tells.
+fn unopened(error: RestoreError, raw: &mut impl Read, source: &dyn SealedSource, object: &SetObject) -> RestoreError {
+    let (RestoreError::NoMatchingRecipient { member, .. }
+    | RestoreError::NotEncrypted { member }
+    | RestoreError::PassphraseEncrypted { member }
+    | RestoreError::Unsupported { member, .. }) = error
+    else {
+        return error;
+    };
+    match io::copy(raw, &mut io::sink()) {
+        Ok(_) if source.digest().is_some_and(|found| found != object.blake3) => {
+            let detail = "its BLAKE3 digest is another one, and its header does not open".to_owned();
+            RestoreError::Damaged { member, layer: Layer::Age, detail }
+        }
+        // whether it is damaged cannot be known then; that it does not open is
+        _ => error,
+    }
+}
+
 /// Reads the index, checks all that can be checked about it, and leaves its lines in a nameless file.
 fn read_index(set: &SealedSet<'_>, identities: &Identities, target: &Target) -> Result<IndexFile, RestoreError> {
     let member = Member::Index;
@@ -148,8 +167,10 @@ fn read_index(set: &SealedSet<'_>, identities: &Identities, target: &Target) -> 
     let wrong = |detail: &str| RestoreError::Damaged { member, layer: Layer::Index, detail: detail.to_owned() };
     let size = set.index.size();
     let raw = set.index.open(0..size).map_err(|source| RestoreError::Source { member, source })?;
-    let raw = BufReader::with_capacity(WINDOW, Counted { inner: raw, progress: &target.progress });
-    let plain = decompressor(Compression::Zstd, age::open(raw, identities).map_err(reading)?).map_err(reading)?;
+    let mut raw = BufReader::with_capacity(WINDOW, Counted { inner: raw, progress: &target.progress });
+    let opened = age::read_header(&mut raw).and_then(|header| Ok(header.open(identities)?));
+    let payload = opened.map_err(|e| unopened(reading(e), &mut raw, set.index, set.manifest.index()))?;
+    let plain = decompressor(Compression::Zstd, AgeReader::new(raw, payload)).map_err(reading)?;
     let mut lines = BufReader::with_capacity(WINDOW, plain);
 
     let mut line = Vec::new();
@@ -267,6 +288,7 @@ impl Run<'_> {
     fn parts(&self, identities: &Identities, index: &IndexFile) -> Result<(), RestoreError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = self.target.workers.unwrap_or(cores.clamp(2, 8)).max(1);
+        let mut differs = None;
         std::thread::scope(|scope| {
             let (jobs_in, jobs) = bounded::<Job>(1);
             let (empty_in, empty) = unbounded::<Vec<u8>>();
@@ -280,13 +302,15 @@ impl Run<'_> {
                 }
             }
             drop((jobs, empty_in));
-            let mut feeder = Feeder { run: self, jobs: jobs_in, empty, lines: index.lines() };
+            let mut feeder = Feeder { run: self, jobs: jobs_in, empty, lines: index.lines(), differs: None };
             if let Err(error) = feeder.feed(identities) {
                 self.fail(error);
             }
+            differs = feeder.differs.take();
             // dropping the feeder closes the queue: the workers finish what they have, and end
         });
-        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // a worker that found the damaged chunk says more than a digest that does not match
+        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().or(differs) {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -373,6 +397,8 @@ struct Feeder<'a> {
     jobs: Sender<Job>,
     empty: Receiver<Vec<u8>>,
     lines: Lines,
+    /// The first part that is not the one the manifest describes.
+    differs: Option<RestoreError>,
 }
 
 /// Why feeding ends early: a worker has failed, and told so itself.
@@ -383,8 +409,10 @@ impl Feeder<'_> {
         let set = self.run.set;
         let mut next = self.next_segment()?;
         for (number, (source, object)) in (0u32..).zip(set.parts.iter().zip(set.manifest.parts())) {
-            next = self.feed_part(number, *source, identities, next)?;
-            check_digest(Member::Part(number), *source, object)?;
+            next = self.feed_part(number, *source, object, identities, next)?;
+            if let Err(error) = check_digest(Member::Part(number), *source, object) {
+                self.differs.get_or_insert(error);
+            }
         }
         if next.is_some() {
             return Err(index_wrong("it has segments beyond the last part"));
@@ -396,6 +424,7 @@ impl Feeder<'_> {
         &mut self,
         number: u32,
         source: &dyn SealedSource,
+        object: &SetObject,
         identities: &Identities,
         mut next: Option<Segment>,
     ) -> Result<Option<Segment>, RestoreError> {
@@ -403,9 +432,10 @@ impl Feeder<'_> {
         let reading = |error| not_truncated(RestoreError::reading(member, error));
         let raw = source.open(0..source.size()).map_err(|source| RestoreError::Source { member, source })?;
         let mut raw = BufReader::with_capacity(SEALED_CHUNK, Counted { inner: raw, progress: &self.run.target.progress });
-        let header = age::read_header(&mut raw).map_err(reading)?;
-        let payload = Arc::new(header.open(identities).map_err(|e| RestoreError::bytes(member, e))?);
-        let sealed_size = source.size().saturating_sub(header.length());
+        let opened = age::read_header(&mut raw).and_then(|header| Ok((header.open(identities)?, header.length())));
+        let (payload, header) = opened.map_err(|e| unopened(reading(e), &mut raw, source, object))?;
+        let payload = Arc::new(payload);
+        let sealed_size = source.size().saturating_sub(header);
         let chunks = sealed_size.div_ceil(SEALED_CHUNK as u64);
         let plain_size = sealed_size.saturating_sub(chunks * TAG as u64);
 

@@ -20,7 +20,7 @@ use crate::domain::{Blake3, EntryKind, FileEntry, PathError, RestorePath, Xattr}
 
 /// Holes are looked for in files from this size on.
 const SPARSE_FROM: u64 = 64 << 10;
-/// Holes are whole blocks of this size.
+/// Holes are looked for block by block.
 const HOLE: usize = 4_096;
 /// Zeros to hash where the archive has a hole.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -345,7 +345,7 @@ impl<'t, 'a> TreeWriter<'t, 'a> {
         xattrs: &[Xattr],
     ) -> Result<(), RestoreError> {
         let root = self.tree.target.root.as_fd();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let name: &[u8] = if path.is_root() { b"." } else { path.as_bytes() };
         let directory = fs::openat2(root, name, flags, Mode::empty(), BENEATH).map_err(|e| reached(e, path))?;
         if !path.is_root() {
@@ -450,7 +450,8 @@ fn open_directory(at: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     if path.is_empty() {
         return fs::openat(at, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     }
-    fs::openat2(at, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), BENEATH)
+    // no NOFOLLOW: with it a link at the end would be `not a directory` instead of a link
+    fs::openat2(at, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), BENEATH)
 }
 
 fn hostile(path: &RestorePath, rule: HostileRule) -> RestoreError {
@@ -513,7 +514,7 @@ fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
     }
 }
 
-/// The stretches of `piece` that are not whole blocks of zeros, with their offsets in the file.
+/// The stretches of `piece` that are not blocks of zeros, with their offsets in the file.
 fn runs(piece: &[u8], offset: u64) -> impl Iterator<Item = (u64, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -544,9 +545,10 @@ fn runs(piece: &[u8], offset: u64) -> impl Iterator<Item = (u64, &[u8])> {
     })
 }
 
+/// Zeros need not be written to a new file, not even those of a block that two pieces share.
 fn is_zero_block(block: &[u8]) -> bool {
-    // most blocks differ in their first bytes; only a whole block of zeros is worth a hole
-    block.len() == HOLE && block[..16] == [0; 16] && block.iter().all(|&b| b == 0)
+    // most blocks differ in their first bytes, and the rest is compared by the widest instructions there are
+    block.first() == Some(&0) && *block == ZEROS[..block.len()]
 }
 
 #[cfg(test)]
@@ -554,14 +556,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holes_are_whole_blocks_on_the_files_borders() {
+    fn holes_are_blocks_on_the_files_borders() {
         let mut piece = vec![0u8; 5 * HOLE];
         piece[0] = 1;
         piece[3 * HOLE + 7] = 2;
         let shape = |piece: &[u8], offset| runs(piece, offset).map(|(at, run)| (at, run.len())).collect::<Vec<_>>();
         assert_eq!(shape(&piece, 0), [(0, HOLE), (3 * HOLE as u64, HOLE)]);
         // a piece that begins within a block
-        assert_eq!(shape(&vec![0; HOLE + 10], 100), [(100, HOLE - 100), (HOLE as u64, 110)]);
+        assert_eq!(shape(&vec![0; HOLE + 10], 100), []);
+        let mut within = vec![0; 2 * HOLE];
+        within[HOLE] = 1;
+        assert_eq!(shape(&within, 100), [(HOLE as u64, HOLE)]);
         assert_eq!(shape(&[], 5), []);
         assert_eq!(shape(&vec![0; 2 * HOLE], 0), []);
     }

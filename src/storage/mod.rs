@@ -9,6 +9,7 @@ mod credentials;
 mod directory;
 mod error;
 mod http;
+mod locks;
 #[cfg(feature = "aws-profiles")]
 mod profile;
 mod refusal;
@@ -23,10 +24,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use bucket::{Body, Bucket, BucketLock, Head, Retention, Wanted, lock_state};
+pub use bucket::{Body, Bucket, Head, Wanted};
 pub use directory::{Directory, LocalFile};
 pub use error::{Source as ErrorSource, StorageError};
 pub use http::HeaderFacts;
+pub use locks::{BucketLock, Retention, lock_state};
 pub use retry::{Failure, Patience};
 pub use writer::{BucketWriter, PartTag, Upload};
 

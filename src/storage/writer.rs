@@ -4,8 +4,9 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::bucket::{Bucket, Call, Head, Retention, lock_mode};
+use super::bucket::{Bucket, Call, Head};
 use super::error::StorageError;
+use super::locks::{Retention, lock_mode};
 use super::retry::{Failure, Patience};
 use super::{Depth, Environment, Now, Settings, xml};
 use crate::domain::{LockMode, Timestamp};

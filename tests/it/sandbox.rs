@@ -180,7 +180,9 @@ async fn a_descriptor_that_is_still_open_is_seen_by_the_disposal() {
     let left: Vec<_> = disposal.probes.iter().filter(|p| !p.gone).map(|p| p.what.as_str()).collect();
     assert_eq!(left, ["descriptors of the runner on the scratch"]);
     drop(held);
-    assert_eq!(reap(&bench.state(), Timestamp::from_unix(0)).unwrap().len(), 1, "the record was kept, and the claim let go of");
+    // Once: a process that another test is just starting may hold a copy of the lock until it has become that program.
+    wait_until("the record, which was kept, is reaped", || reap(&bench.state(), Timestamp::from_unix(0)).unwrap().len() == 1);
+    assert_eq!(bench.left_in(bench.state()), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -731,7 +733,9 @@ fn a_killed_monitor_takes_everything_inside_with_it() {
     wait_until("every process inside is gone", || processes_with(&format!("{drill}-inside")).is_empty());
     wait_until("every mount is gone", || mounts_with(&drill) == 0);
     runner.kill();
-    assert_eq!(reap(&bench.state(), Timestamp::from_unix(0)).unwrap().len(), 1);
+    // The runner may have noticed and cleaned up before it was killed.
+    assert!(reap(&bench.state(), Timestamp::from_unix(0)).unwrap().iter().all(|r| r.left.is_empty()));
+    assert_eq!(bench.left_in(bench.state()), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

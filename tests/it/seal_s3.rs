@@ -140,7 +140,7 @@ fn giving_up_leaves_nothing_behind() {
         if forget {
             drop(writer)
         } else {
-            writer.abort().unwrap()
+            writer.abort()
         }
         assert_eq!(open_uploads(&runtime, &bucket), 0);
         assert!(keys(&runtime, &bucket).is_empty());
@@ -221,7 +221,8 @@ fn a_network_that_dies_while_committing_leaves_no_manifest() {
     let proxy = Proxy::start(ceph().http_port, vec![]);
     let tuning = firedrill::storage::Tuning { request_patience: Duration::from_millis(500), ..servers::quick() };
     let settings = Settings { tuning, ..settings(&proxy.url()) };
-    let mut writer = S3SetWriter::new(&bucket, "ehr/", ID, &settings, &admin(), now(), None, runtime.handle().clone()).unwrap();
+    let target = S3Target { bucket: &bucket, prefix: "ehr/", settings: &settings, env: &admin(), lock: None };
+    let mut writer = S3SetWriter::new(&target, ID, now(), runtime.handle().clone()).unwrap();
     write(&mut writer, "data-00000.tar.zst.age", &data(20_000_000, 6)).unwrap();
     write(&mut writer, "index", b"index").unwrap();
     proxy.set(vec![on(Method::PUT, "index", usize::MAX, Fault::Reset)]);

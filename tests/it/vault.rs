@@ -4,14 +4,14 @@ use std::io::Read;
 use std::time::Duration;
 
 use firedrill::domain::{CaptureSource, Cause, LockMode, LockState, ObjectRef, Pseudonym, RecoveryPoint, Selector, Source, select};
-use firedrill::storage::{Environment, Settings, StorageError};
+use firedrill::storage::{Settings, StorageError};
 use firedrill::vault::{Digesting, Pinned, SealedObject, VaultError, VaultView};
 use http::Method;
 
 use crate::faults::{Fault, Proxy, Rule, on};
 use crate::servers::{self, Locking, admin, ceph, in_seconds, keys, now, settings, source};
 
-async fn view(source: &Source) -> VaultView {
+pub async fn view(source: &Source) -> VaultView {
     VaultView::open_with(source, &settings(source), &admin(), now()).await.unwrap()
 }
 
@@ -158,7 +158,7 @@ async fn refusals_while_reading_end_it_at_once_and_by_name() {
 }
 
 /// Keys can be patient data: they are in no error, nor in its causes, nor in what the server says.
-fn assert_no_key(error: &(dyn std::error::Error + 'static)) {
+pub fn assert_no_key(error: &(dyn std::error::Error + 'static)) {
     let mut next = Some(error);
     while let Some(current) = next {
         let text = format!("{current} {current:?}");
@@ -302,98 +302,6 @@ async fn odd_answers_about_locks_are_unknown_or_asked_again() {
     assert_eq!(pin().await.lock_other, [("x-amz-object-lock-event-hold".to_owned(), "ON".to_owned())]);
 }
 
-async fn first_listing_error(source: &Source, settings: &Settings, env: &Environment) -> VaultError {
-    match VaultView::open_with(source, settings, env, now()).await {
-        Ok(view) => view.points().await.unwrap_err(),
-        Err(error) => error,
-    }
-}
-
-#[tokio::test]
-async fn bad_settings_and_refusals_have_their_own_errors() {
-    let bucket = ceph().bucket(Locking::Off).await;
-    let good = source(&ceph().http(), &bucket, "", Some("*"));
-    let error = async |source: &Source, env: &Environment| first_listing_error(source, &settings(source), env).await;
-    use StorageError as S;
-
-    let wrong_secret = error(&good, &keys(servers::ACCESS, "wrong")).await;
-    assert!(matches!(wrong_secret.storage(), Some(S::CredentialsRefused { code }) if code == "SignatureDoesNotMatch"), "{wrong_secret:?}");
-    let unknown_key = error(&good, &keys("nobody", "x")).await;
-    assert!(matches!(unknown_key.storage(), Some(S::CredentialsRefused { .. })), "{unknown_key:?}");
-    let none = error(&good, &Environment::default()).await;
-    assert!(matches!(none.storage(), Some(S::CredentialsMissing { .. })), "{none:?}");
-    let no_bucket = error(&source(&ceph().http(), "no-such-bucket", "", Some("*")), &admin()).await;
-    assert!(matches!(no_bucket.storage(), Some(S::NoSuchStore { store }) if store == "bucket no-such-bucket"), "{no_bucket:?}");
-    let refused = error(&source("http://127.0.0.1:1", &bucket, "", Some("*")), &admin()).await;
-    assert!(matches!(refused.storage(), Some(S::Unreachable { why: "connection refused", .. })), "{refused:?}");
-    let no_name = error(&source("http://no-such-host.invalid", &bucket, "", Some("*")), &admin()).await;
-    assert!(matches!(no_name.storage(), Some(S::Unreachable { why: "its name is not known", .. })), "{no_name:?}");
-    let plain = error(&Source { allow_http: false, ..good.clone() }, &admin()).await;
-    assert!(matches!(plain.storage(), Some(S::PlainHttpNotAllowed { .. })), "{plain:?}");
-    for error in [wrong_secret, unknown_key, none, no_bucket, refused, no_name, plain] {
-        assert_eq!(error.blame(), Cause::Runner);
-        assert_no_key(&error);
-    }
-}
-
-#[tokio::test]
-async fn a_head_tells_expired_credentials_from_missing_rights() {
-    let bucket = ceph().bucket(Locking::Off).await;
-    ceph().put(&bucket, "big.age", "x").await;
-    let proxy = Proxy::start(ceph().http_port, vec![]);
-    let view = view(&source(&proxy.url(), &bucket, "", Some("*"))).await;
-    proxy.set(vec![
-        on(Method::HEAD, "big.age", 1, Fault::Answer(403, "")),
-        on(Method::GET, "list-type=2", 1, Fault::Answer(403, "RequestTimeTooSkewed")),
-    ]);
-    let error = view.find("big.age").await.unwrap_err();
-    assert!(matches!(error.storage(), Some(StorageError::ClockSkew { .. })), "{error:?}");
-    proxy.set(vec![on(Method::HEAD, "big.age", 1, Fault::Answer(403, ""))]);
-    let error = view.find("big.age").await.unwrap_err();
-    assert!(matches!(error.storage(), Some(StorageError::AccessDenied { operation: "HeadObject" })), "{error:?}");
-}
-
-#[tokio::test]
-async fn tls_is_checked_and_what_was_negotiated_is_known() {
-    let bucket = ceph().bucket(Locking::Off).await;
-    ceph().put(&bucket, "a", "a").await;
-    let trusted = Source { allow_http: false, ca_file: Some(ceph().ca_file()), ..source(&ceph().https(), &bucket, "", Some("*")) };
-    let view = view(&trusted).await;
-    assert_eq!(view.points().await.unwrap().points.len(), 1);
-    let transport = view.transport();
-    assert_eq!(transport.encrypted, Some(true));
-    assert_eq!(transport.tls_version.as_deref(), Some("TLSv1.3"));
-    assert_eq!(transport.credentials, "environment");
-    assert!(transport.clock_offset.is_some_and(|offset| offset.abs() <= 5), "{transport:?}");
-    let mut openssl = std::process::Command::new("openssl");
-    let der = openssl.args(["x509", "-outform", "der", "-in"]).arg(ceph().ca_file().with_file_name("tls.crt")).output().unwrap().stdout;
-    use sha2::Digest;
-    assert_eq!(transport.server_certificate.unwrap().0, <[u8; 32]>::from(sha2::Sha256::digest(&der)));
-
-    // another CA, and the system's CAs
-    let other = tempfile::NamedTempFile::new().unwrap();
-    let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=other", "-keyout"])
-        .args(["/dev/null", "-out"])
-        .arg(other.path())
-        .output()
-        .unwrap();
-    assert!(made.status.success());
-    for ca_file in [Some(other.path().to_owned()), None] {
-        let source = Source { ca_file, ..trusted.clone() };
-        let error = first_listing_error(&source, &settings(&source), &admin()).await;
-        assert!(matches!(error.storage(), Some(StorageError::TlsRefused { .. })), "{error:?}");
-    }
-    // the name in the certificate counts
-    let wrong_name = Source { endpoint: Some(format!("https://127.0.0.2:{}", ceph().https_port)), ..trusted.clone() };
-    let error = first_listing_error(&wrong_name, &settings(&wrong_name), &admin()).await;
-    assert!(matches!(error.storage(), Some(StorageError::TlsRefused { .. } | StorageError::Unreachable { .. })), "{error:?}");
-    // a file that holds no certificate
-    let empty = Source { ca_file: Some("/dev/null".into()), ..trusted };
-    let error = first_listing_error(&empty, &settings(&empty), &admin()).await;
-    assert!(matches!(error.storage(), Some(StorageError::Settings { .. })), "{error:?}");
-}
-
 #[tokio::test]
 async fn strange_keys_do_not_kill_a_listing_and_pages_are_followed() {
     let bucket = ceph().bucket(Locking::Off).await;
@@ -462,7 +370,7 @@ async fn sealed_sets_are_found_by_their_manifests() {
     }
     ceph().put(&bucket, "ehr/2026-11-21T020000Z-00000003/data-00000.tar.zst.age", "being written").await;
     ceph().put(&bucket, "ehr/2026-11-22T020000Z-00000004/manifest.json", "{\"broken\":").await;
-    ceph().put(&bucket, &format!("ehr/copy/manifest.json"), &manifest(old, "2026-11-23T02:00:00Z")).await;
+    ceph().put(&bucket, "ehr/copy/manifest.json", &manifest(old, "2026-11-23T02:00:00Z")).await;
     ceph().put(&bucket, &format!("ehr-test/{new}/manifest.json"), &manifest(new, "2026-11-24T02:00:00Z")).await;
     let view = view(&source(&ceph().http(), &bucket, "ehr/", None)).await;
     let list = view.points().await.unwrap();
@@ -510,45 +418,6 @@ async fn a_version_that_the_server_does_not_show_is_not_invented() {
 }
 
 #[tokio::test]
-async fn profiles_of_the_shared_files_work() {
-    let bucket = ceph().bucket(Locking::Off).await;
-    ceph().put(&bucket, "a", "a").await;
-    let home = tempfile::tempdir().unwrap();
-    std::fs::create_dir(home.path().join(".aws")).unwrap();
-    let helper = format!(r#"echo '{{"Version":1,"AccessKeyId":"{}","SecretAccessKey":"{}"}}'"#, servers::ACCESS, servers::SECRET);
-    let script = home.path().join("helper");
-    std::fs::write(&script, format!("#!/bin/sh\n{helper}\n")).unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
-    std::fs::write(
-        home.path().join(".aws/credentials"),
-        format!(
-            "[drill]\naws_access_key_id = {}\naws_secret_access_key = {}\n[bad]\naws_access_key_id = x\naws_secret_access_key = y\n",
-            servers::ACCESS,
-            servers::SECRET
-        ),
-    )
-    .unwrap();
-    std::fs::write(
-        home.path().join(".aws/config"),
-        format!("[profile process]\nregion = us-east-1\ncredential_process = {}\n", script.display()),
-    )
-    .unwrap();
-    let env = Environment::new([("HOME".to_owned(), home.path().to_str().unwrap().to_owned())]);
-    let with = |profile: &str| Source { profile: Some(profile.to_owned()), ..source(&ceph().http(), &bucket, "", Some("*")) };
-    for profile in ["drill", "process"] {
-        let source = with(profile);
-        let view = VaultView::open_with(&source, &settings(&source), &env, now()).await.unwrap();
-        assert_eq!(view.points().await.unwrap().points.len(), 1, "{profile}");
-        assert_eq!(view.transport().credentials, "profile");
-    }
-    let bad = first_listing_error(&with("bad"), &settings(&with("bad")), &env).await;
-    assert!(matches!(bad.storage(), Some(StorageError::CredentialsRefused { .. })), "{bad:?}");
-    let none = first_listing_error(&with("none"), &settings(&with("none")), &env).await;
-    assert!(matches!(none.storage(), Some(StorageError::CredentialsUnusable { .. })), "{none:?}");
-}
-
-#[tokio::test]
 async fn an_object_can_be_read_by_several_at_once() {
     let faulty = Faulty::new().await;
     let object = faulty.view.reader(&faulty.pinned, Digesting::Blake3);
@@ -576,43 +445,6 @@ async fn an_object_can_be_read_by_several_at_once() {
     gone.await.unwrap();
     let odd = ObjectRef { key: "a/../b".into(), size: 1, stored_at: firedrill::domain::Timestamp::from_unix(0) };
     assert!(matches!(faulty.view.pin(&odd, "object").await, Err(VaultError::Storage(StorageError::UnusableName { .. }))));
-}
-
-#[tokio::test]
-async fn credentials_of_containers_and_instances_are_asked_for() {
-    const ANSWER: &str = r#"{"AccessKeyId":"temporary","SecretAccessKey":"secret","Token":"token","Expiration":"2099-01-01T00:00:00Z","RoleArn":"r","Code":"Success"}"#;
-    let bucket = ceph().bucket(Locking::Off).await;
-    let source = source(&ceph().http(), &bucket, "", Some("*"));
-    let service = Proxy::start(1, vec![]);
-    let token_file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(token_file.path(), "container-token").unwrap();
-    let env = |pairs: &[(&str, &str)]| Environment::new(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
-    let container = env(&[
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/container", service.url())),
-        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token_file.path().to_str().unwrap()),
-    ]);
-    let instance = env(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &service.url())]);
-    for (env, word, asked) in [(container, "container", "/container"), (instance.clone(), "instance", "/latest/meta-data")] {
-        service.set(vec![
-            on(Method::GET, "/container", 9, Fault::Say(ANSWER)),
-            on(Method::PUT, "/latest/api/token", 9, Fault::Say("metadata-token")),
-            on(Method::GET, "/security-credentials/drill-role", 9, Fault::Say(ANSWER)),
-            on(Method::GET, "/security-credentials/", 9, Fault::Say("drill-role")),
-        ]);
-        let view = VaultView::open_with(&source, &settings(&source), &env, now()).await.unwrap();
-        assert_eq!(view.transport().credentials, word);
-        // the keys are found and used; this server does not know them
-        let error = view.probe().await.unwrap_err();
-        assert!(matches!(error.storage(), Some(StorageError::CredentialsRefused { .. })), "{word}: {error:?}");
-        assert!(service.log().iter().any(|l| l.contains(asked)), "{:?}", service.log());
-    }
-    // a place that gives nothing is named, soon
-    service.set(vec![on(Method::PUT, "", usize::MAX, Fault::Answer(403, ""))]);
-    let started = std::time::Instant::now();
-    let view = VaultView::open_with(&source, &settings(&source), &instance, now()).await.unwrap();
-    let error = view.probe().await.unwrap_err();
-    assert!(matches!(error.storage(), Some(StorageError::CredentialsUnusable { from, .. }) if from == "instance"), "{error:?}");
-    assert!(started.elapsed() < Duration::from_secs(12));
 }
 
 #[tokio::test]
