@@ -132,6 +132,8 @@ pub struct Home {
     directory: tempfile::TempDir,
     /// The age recipient of `keys/records.agekey`.
     pub recipient: String,
+    /// Now, once for the whole test.
+    born: Timestamp,
 }
 
 impl Home {
@@ -141,7 +143,7 @@ impl Home {
             fs::create_dir(directory.path().join(folder)).unwrap();
         }
         let recipient = new_age_key(&directory.path().join("keys/records.agekey"));
-        Self { directory, recipient }
+        Self { directory, recipient, born: Timestamp(jiff::Timestamp::now()) }
     }
 
     pub fn root(&self) -> &Path {
@@ -155,6 +157,17 @@ impl Home {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
         path
+    }
+
+    /// Wall-clock time some hours back, to the minute.
+    pub fn hours_ago(&self, hours: i64) -> Timestamp {
+        let at = self.born.0.as_second() - hours * 3_600;
+        Timestamp::from_unix(at - at.rem_euclid(60))
+    }
+
+    /// Name of a bare object captured some hours ago, as the usual scenario writes it.
+    pub fn bare_name(&self, hours: i64) -> String {
+        format!("{}.tar.zst.age", self.hours_ago(hours).0.strftime("%Y-%m-%dT%H%M"))
     }
 
     /// Another key, which the scenario does not name; its recipient.
@@ -187,6 +200,7 @@ impl Home {
     /// patient's name.
     pub fn tree(&self) -> PathBuf {
         let at = |name: &str| self.path("tree").join(name);
+        let _ = fs::remove_dir_all(self.path("tree"));
         fs::create_dir_all(at("records/2026")).unwrap();
         fs::create_dir_all(at("inbox")).unwrap();
         fs::write(at(".index"), format!("dotfile of {PATIENT}\n")).unwrap();
@@ -208,7 +222,7 @@ impl Home {
     /// Makes a bare object of the tree with the distribution's programs: `tar | zstd | age`. Its name says an hour ago.
     pub fn bare_tree(&self) -> PathBuf {
         self.tree();
-        let name = format!("backups/{}", bare_name(1));
+        let name = format!("backups/{}", self.bare_name(1));
         self.shell(&format!("tar --format=posix -C tree -cf - . | zstd -q | age -r $RECIPIENT > {name}"));
         self.path(&name)
     }
@@ -255,7 +269,8 @@ impl Home {
         let mut table: toml::Table = "[[check]]\nkind = \"manifest\"".parse().unwrap();
         lay_over(&mut table, overlay.parse().unwrap_or_else(|e| panic!("{e}\n{overlay}")));
         let path = self.scenario(&toml::to_string(&table).unwrap());
-        let text: Vec<String> = fs::read_to_string(&path).unwrap().lines().filter(|l| !l.starts_with("points ")).map(str::to_owned).collect();
+        let text: Vec<String> =
+            fs::read_to_string(&path).unwrap().lines().filter(|l| !l.starts_with("points ")).map(str::to_owned).collect();
         fs::write(&path, text.join("\n") + "\n").unwrap();
         path
     }
@@ -361,17 +376,6 @@ fn new_age_key(path: &Path) -> String {
     identity.to_public().to_string()
 }
 
-/// Wall-clock time some hours back, to the minute.
-pub fn hours_ago(hours: i64) -> Timestamp {
-    let now = jiff::Timestamp::now().as_second() - hours * 3_600;
-    Timestamp::from_unix(now - now.rem_euclid(60))
-}
-
-/// Name of a bare object captured some hours ago, as the usual scenario writes it.
-pub fn bare_name(hours: i64) -> String {
-    format!("{}.tar.zst.age", hours_ago(hours).0.strftime("%Y-%m-%dT%H%M"))
-}
-
 /// Reproducible bytes that do not compress.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -442,8 +446,8 @@ impl Forged {
         let mut tar = tar_of(tree, &entries);
         TarWriter::end(&mut tar);
         Self {
-            id: format!("{}-0a1b2c3d", hours_ago(1).0.strftime("%Y-%m-%dT%H%M%SZ")),
-            captured_at: hours_ago(1),
+            id: format!("{}-0a1b2c3d", home.hours_ago(1).0.strftime("%Y-%m-%dT%H%M%SZ")),
+            captured_at: home.hours_ago(1),
             parts: vec![(entries, tar)],
             recipient: home.recipient.clone(),
             key: None,
