@@ -56,7 +56,8 @@ pub(super) fn ask(
         let holds = age.is_some_and(|age| age >= 0 && age.unsigned_abs() <= newest.seconds);
         assert(format!("newest file at most {newest} old"), seen, holds);
     }
-    answer.assertions = wants.len() as u32;
+    // where nothing matched and nothing was missed, nothing of what was restored was looked at
+    answer.assertions = if files == 0 && fails.is_empty() { 0 } else { wants.len() as u32 };
     answer.expected = wants.join(", ");
     answer.observed = sees.join(", ");
     answer.findings = fails;
@@ -94,6 +95,14 @@ mod tests {
     #[test]
     fn no_match_fails_where_nothing_else_is_said() {
         assert_eq!(run(&MemoryTree::of(vec![]), None, None, None).findings.len(), 1);
+    }
+
+    #[test]
+    fn nothing_compared_with_nothing_asserts_nothing() {
+        let answer = run(&MemoryTree::of(vec![]), Some(">= 0"), None, None);
+        assert!(answer.findings.is_empty());
+        assert_eq!(answer.assertions, 0);
+        assert_eq!(run(&tree(), Some(">= 0"), None, None).assertions, 1);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 mod auditor;
 mod codec;
 mod config;
+mod drills;
 mod faults;
 mod floors;
+mod lies;
 mod round_trip;
 mod sample;
 mod sandbox;
