@@ -14,6 +14,6 @@ pub mod manifest;
 pub mod tar;
 
 pub use decompress::{Compression, decompressor};
-pub(crate) use decompress::{ZstdContext, ZstdReader};
+pub(crate) use decompress::{ZstdContext, ZstdInPlace, ZstdReader};
 pub use detect::{Layer, PREFIX, detect};
 pub use error::{CodecError, Fault, Limit, fault};

@@ -25,11 +25,20 @@ use crate::codec::age::{self, AgeReader, Identities, SegmentReader};
 use crate::codec::index;
 use crate::codec::manifest::{Manifest, SetObject};
 use crate::codec::tar::{Ending, TarReader};
-use crate::codec::{Compression, Layer, Limit, ZstdContext, ZstdReader, decompressor};
+use crate::codec::{Compression, Layer, Limit, ZstdContext, ZstdInPlace, ZstdReader, decompressor};
 use crate::domain::{Blake3, FileEntry, RestoredFacts, TreeDifference, compare};
 
 /// Plaintext that is unpacked at a time: written and hashed while it is in the core's own cache.
 const WINDOW: usize = 256 << 10;
+/// Segments of up to this many plain bytes are decompressed into one buffer.
+const IN_PLACE: u64 = 8 << 20;
+
+/// What a worker keeps from one segment to the next.
+#[derive(Default)]
+struct Decoder {
+    context: Option<ZstdContext>,
+    plain: Vec<u8>,
+}
 
 /// A sealed set to restore: its manifest, read and trusted as far as the caller cares, and its objects.
 pub struct SealedSet<'a> {
@@ -303,7 +312,7 @@ impl Run<'_> {
 
     fn work(&self, jobs: &Receiver<Job>, empty: &Sender<Vec<u8>>) {
         let mut writer = TreeWriter::new(self.tree);
-        let mut decoder = None;
+        let mut decoder = Decoder::default();
         for job in jobs {
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -320,13 +329,7 @@ impl Run<'_> {
         }
     }
 
-    fn unpack(
-        &self,
-        job: &Job,
-        empty: &Sender<Vec<u8>>,
-        writer: &mut TreeWriter<'_, '_>,
-        decoder: &mut Option<ZstdContext>,
-    ) -> Result<(), Step> {
+    fn unpack(&self, job: &Job, empty: &Sender<Vec<u8>>, writer: &mut TreeWriter<'_, '_>, decoder: &mut Decoder) -> Result<(), Step> {
         let segment = &job.segment;
         let member = Member::Part(segment.part);
         let mut expected = Vec::with_capacity(segment.entries.min(1 << 16) as usize);
@@ -340,11 +343,17 @@ impl Run<'_> {
         }
         let pieces = Pieces::new(&job.pieces, empty);
         let sealed = SegmentReader::new(pieces, &job.payload, job.sealed_size, segment.offset, segment.length);
-        let context = match decoder.take() {
+        let Decoder { context, plain } = decoder;
+        let context = match context {
             Some(context) => context,
-            None => ZstdContext::new()?,
+            None => context.insert(ZstdContext::new()?),
         };
-        let plain = BufReader::with_capacity(WINDOW, ZstdReader::with(context, sealed)?);
+        // an ordinary segment fits into memory as a whole; a large file's does not
+        let plain: Box<dyn BufRead + '_> = if segment.plain <= IN_PLACE {
+            Box::new(ZstdInPlace::new(sealed, context, segment.plain as usize, plain)?)
+        } else {
+            Box::new(BufReader::with_capacity(WINDOW, ZstdReader::new(sealed)?))
+        };
         let ending = if segment.ends { Ending::Demanded } else { Ending::Open };
         let mut tar = TarReader::new(plain, ending);
         let mut found: Vec<FileEntry> = Vec::with_capacity(expected.len());
@@ -365,7 +374,6 @@ impl Run<'_> {
             }
             .into());
         }
-        *decoder = Some(tar.into_inner().into_inner().into_context());
         // links are compared by what they say, so order is all that comparing needs
         found.sort_by(|a, b| a.path.cmp(&b.path));
         let mut noted = Vec::new();

@@ -63,6 +63,8 @@ pub(super) fn make_tmpfs(label: &str, bytes: u64, inodes: u64) -> io::Result<(Ow
     fsconfig_set_string(&fs, "size", bytes.to_string())?;
     fsconfig_set_string(&fs, "nr_inodes", inodes.to_string())?;
     fsconfig_set_string(&fs, "mode", "0700")?;
+    // Large pages where a write fills them: four times less work for the kernel. Optional, as old kernels lack it.
+    let _ = fsconfig_set_string(&fs, "huge", "within_size");
     // Since Linux 6.4, and only for root of the first user namespace.
     let noswap = fsconfig_set_flag(&fs, "noswap").is_ok();
     fsconfig_create(&fs)?;
