@@ -17,8 +17,8 @@ use crate::domain::{Blake3, EntryKind, FileEntry, RestorePath, Xattr};
 pub const FORMAT: &str = "firedrill-index";
 /// The version that we write.
 pub const VERSION: u32 = 1;
-/// No line is longer: 64 KiB of extended attributes in base64, and two paths.
-pub const MAX_LINE: usize = 1 << 20;
+/// No line is longer: as many extended attributes as a tar header may have, in base64, and two paths.
+pub const MAX_LINE: usize = 8 << 20;
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

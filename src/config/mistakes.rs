@@ -55,6 +55,10 @@ impl Collector {
         self.list.push(Mistake { span, what: what.into(), advice });
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

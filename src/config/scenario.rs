@@ -44,8 +44,13 @@ pub fn parse_scenario(text: &str, path: &Path, base: &Path) -> Result<Scenario, 
     if !mistakes.is_empty() {
         return Err(mistakes.into_error(path, text));
     }
-    schema::check(&super::scenario_schema(), &document, &mut mistakes);
-    let file: ScenarioFile = match toml::from_str(text) {
+    // what is structurally wrong is mended for the rest of the reading, so that every mistake is told at once
+    let repairs = schema::check(&super::scenario_schema(), &document, &mut mistakes);
+    let file = toml::from_str::<toml::Table>(text).and_then(|mut table| {
+        repairs.iter().for_each(|repair| repair.apply(&mut table));
+        table.try_into::<ScenarioFile>()
+    });
+    let file = match file {
         Ok(file) => file,
         Err(error) => {
             if mistakes.is_empty() {
@@ -54,7 +59,7 @@ pub fn parse_scenario(text: &str, path: &Path, base: &Path) -> Result<Scenario, 
             return Err(mistakes.into_error(path, text));
         }
     };
-    let mut reader = Reader { document: &document, base, mistakes };
+    let mut reader = Reader { document: &document, base, mistakes, repairs };
     let scenario = reader.scenario(file, text);
     let mistakes = reader.mistakes;
     match scenario {
@@ -67,11 +72,19 @@ struct Reader<'a> {
     document: &'a Spanned<DeTable<'a>>,
     base: &'a Path,
     mistakes: Collector,
+    repairs: Vec<schema::Repair>,
 }
 
 impl Reader<'_> {
     fn wrong(&mut self, at: &str, what: impl Into<String>, advice: impl Into<String>) {
-        self.mistakes.add(schema::span_of(self.document, at), what, Some(advice.into()));
+        self.note(at, what.into(), Some(advice.into()));
+    }
+
+    /// Notes a mistake, unless it is about something that only stands in for a mistake already noted.
+    fn note(&mut self, at: &str, what: String, advice: Option<String>) {
+        if !self.repairs.iter().any(|repair| repair.covers(at)) {
+            self.mistakes.add(schema::span_of(self.document, at), what, advice);
+        }
     }
 
     /// Parses one value; a mistake is noted and answered with `None`.
@@ -82,7 +95,7 @@ impl Reader<'_> {
         match text.parse() {
             Ok(value) => Some(value),
             Err(error) => {
-                self.mistakes.add(schema::span_of(self.document, at), error.to_string(), None);
+                self.note(at, error.to_string(), None);
                 None
             }
         }
@@ -307,7 +320,8 @@ impl Reader<'_> {
         let mut checks: Vec<CheckSpec> = Vec::new();
         for (index, table) in file.check.iter().enumerate() {
             let Some(check) = self.check(&format!("check.{index}"), table, file.source.points.is_some()) else { continue };
-            if checks.iter().any(|other| other.name == check.name) {
+            let stands_in = self.repairs.iter().any(|repair| repair.covers(&format!("check.{index}")));
+            if !stands_in && checks.iter().any(|other| other.name == check.name) {
                 self.wrong(
                     &format!("check.{index}"),
                     format!("there are two checks named `{}`", check.name),

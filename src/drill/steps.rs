@@ -61,28 +61,35 @@ pub(super) async fn in_sandbox(
     sandbox: &Sandbox,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
-    let stop = CancelFlag::default();
-    // blocking threads do not hear of dropped futures: they look at this flag
-    let _flag_on_exit = RaiseOnDrop(stop.clone());
+    let flag = CancelFlag::default();
+    let (working, mut idle) = tokio::sync::mpsc::channel::<()>(1);
+    let leash = Leash { flag: flag.clone(), working };
     let work = async {
         let located = locate(scenario, selector, services, recorder).await?;
         let prepared = preflight(scenario, services, sandbox, located, recorder).await?;
-        let restored = restore(scenario, services, sandbox, prepared, &stop, recorder).await?;
+        let restored = restore(scenario, services, sandbox, prepared, &leash, recorder).await?;
         verify(scenario, services, sandbox, restored, recorder).await
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         outcome = work => outcome,
         () = services.cancel.cancelled() => Err(Stop::interrupted().into()),
         () = tokio::time::sleep(scenario.limits.time.as_duration()) => Err(Stop::out_of_time(scenario.limits.time).into()),
-    }
+    };
+    // blocking threads do not hear of dropped futures: they look at the flag, and hold scratch until they have
+    flag.cancel();
+    drop(leash);
+    let _ = tokio::time::timeout(LAST_WORDS, idle.recv()).await;
+    outcome
 }
 
-struct RaiseOnDrop(CancelFlag);
+/// How long a blocking thread gets to notice that the drill is over. One that waits for a silent server may not.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
 
-impl Drop for RaiseOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
+/// What work on blocking threads carries: the flag that ends it, and a sign of life.
+#[derive(Clone)]
+struct Leash {
+    flag: CancelFlag,
+    working: tokio::sync::mpsc::Sender<()>,
 }
 
 async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<Located, Ended> {
@@ -295,7 +302,7 @@ async fn restore(
     services: &Services<'_>,
     sandbox: &Sandbox,
     prepared: Prepared,
-    stop: &CancelFlag,
+    leash: &Leash,
     recorder: &mut Recorder<'_>,
 ) -> Result<Usable, Ended> {
     recorder.phase(Phase::Restore)?;
@@ -306,7 +313,7 @@ async fn restore(
         spool: sandbox.spool()?,
         owner: Some((owner.uid, owner.gid)),
         budgets: (&scenario.limits).into(),
-        cancel: stop.clone(),
+        cancel: leash.flag.clone(),
         progress: Arc::clone(&services.progress),
         workers: None,
     };
@@ -319,7 +326,7 @@ async fn restore(
     let members: Vec<Member> = objects.iter().map(|(_, object)| object.as_ref()).map(member).collect();
     let names: Vec<(Member, Pseudonym)> =
         members.into_iter().zip(objects.iter().map(|(p, _)| object_name(services, &p.object.key))).collect();
-    let keys = Arc::clone(&located.keys);
+    let (keys, working) = (Arc::clone(&located.keys), leash.working.clone());
     let outcome = match &located.manifest {
         Some(manifest) => {
             let read = |pinned: &Pinned| located.view.reader(pinned, Digesting::Blake3);
@@ -329,6 +336,9 @@ async fn restore(
                 objects.iter().filter(|(_, m)| m.as_ref().is_some_and(|m| m.role == Role::Part)).map(|(p, _)| read(p)).collect();
             let manifest = manifest.clone();
             tokio::task::spawn_blocking(move || {
+                let _working = working;
+                // dropped before the sign of life is
+                let target = target;
                 let parts = parts.iter().map(|p| p as &dyn SealedSource).collect();
                 restore_sealed(&SealedSet { manifest: &manifest, index: &index, parts }, &keys.identities, &target, &|_| {})
             })
@@ -342,7 +352,13 @@ async fn restore(
                 captured_at: located.point.captured_at,
                 must_be_encrypted: scenario.source.policy.encrypted,
             };
-            tokio::task::spawn_blocking(move || restore_archive(&source, &keys.identities, &options, &target)).await
+            tokio::task::spawn_blocking(move || {
+                let _working = working;
+                // dropped before the sign of life is
+                let target = target;
+                restore_archive(&source, &keys.identities, &options, &target)
+            })
+            .await
         }
     };
     record_chain(&located, services, recorder)?;

@@ -8,6 +8,7 @@
 mod archive;
 mod deferred;
 mod error;
+mod feeder;
 mod from_vault;
 mod index_file;
 mod pump;
@@ -184,6 +185,3 @@ fn payload_name(object: &str, layers: &[crate::codec::Layer]) -> RestorePath {
         _ => RestorePath::from_bytes(b"restored").expect("a plain word is a path"),
     }
 }
-
-#[cfg(test)]
-mod tests;

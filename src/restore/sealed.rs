@@ -17,21 +17,17 @@ use rustix::fs::Mode;
 use super::archive::add;
 use super::deferred::nameless;
 use super::error::Step;
-use super::index_file::{IndexFile, Lines};
+use super::feeder::{Feeder, FeederGone, Job, Pieces};
+use super::index_file::IndexFile;
 use super::tree_writer::{Links, Tree};
 use super::{Compared, Member, Progress, RestoreError, Restored, SealedSource, Target, TreeWriter};
-use crate::codec::age::CHUNK;
-use crate::codec::age::{self, AgeReader, Identities, Payload, SEALED_CHUNK, SegmentReader, TAG};
-use crate::codec::index::{self, IndexLine, Segment};
+use crate::codec::age::{self, AgeReader, Identities, SegmentReader};
+use crate::codec::index;
 use crate::codec::manifest::{Manifest, SetObject};
 use crate::codec::tar::{Ending, TarReader};
 use crate::codec::{Compression, Layer, Limit, ZstdContext, ZstdReader, decompressor};
 use crate::domain::{Blake3, FileEntry, RestoredFacts, TreeDifference, compare};
 
-/// Sealed chunks in a buffer.
-const PIECE: usize = 8;
-/// Buffers that wait for a worker within one segment: a whole ordinary segment fits.
-const PIECES: usize = 10;
 /// Plaintext that is unpacked at a time: written and hashed while it is in the core's own cache.
 const WINDOW: usize = 256 << 10;
 
@@ -125,7 +121,7 @@ fn check_sizes(set: &SealedSet<'_>) -> Result<(), RestoreError> {
 }
 
 /// An object that has its full size is not cut short: what looks like it is damage.
-fn not_truncated(error: RestoreError) -> RestoreError {
+pub(super) fn not_truncated(error: RestoreError) -> RestoreError {
     match error {
         RestoreError::Truncated { member, layer, detail } => RestoreError::Damaged { member, layer, detail },
         other => other,
@@ -133,7 +129,7 @@ fn not_truncated(error: RestoreError) -> RestoreError {
 }
 
 /// After all of an object was read: whether its bytes are those that the manifest describes.
-fn check_digest(member: Member, source: &dyn SealedSource, object: &SetObject) -> Result<(), RestoreError> {
+pub(super) fn check_digest(member: Member, source: &dyn SealedSource, object: &SetObject) -> Result<(), RestoreError> {
     match source.digest() {
         Some(found) if found == object.blake3 => Ok(()),
         Some(_) => Err(RestoreError::Differs { member, detail: "its BLAKE3 digest is another one".to_owned() }),
@@ -142,7 +138,7 @@ fn check_digest(member: Member, source: &dyn SealedSource, object: &SetObject) -
 }
 
 /// A header that does not open may be for other keys, or be damaged: the digest of the whole object tells.
-fn unopened(error: RestoreError, raw: &mut impl Read, source: &dyn SealedSource, object: &SetObject) -> RestoreError {
+pub(super) fn unopened(error: RestoreError, raw: &mut impl Read, source: &dyn SealedSource, object: &SetObject) -> RestoreError {
     let (RestoreError::NoMatchingRecipient { member, .. }
     | RestoreError::NotEncrypted { member }
     | RestoreError::PassphraseEncrypted { member }
@@ -243,9 +239,9 @@ impl Spool<'_> {
     }
 }
 
-struct Counted<'a, R> {
-    inner: R,
-    progress: &'a Arc<Progress>,
+pub(super) struct Counted<'a, R> {
+    pub(super) inner: R,
+    pub(super) progress: &'a Arc<Progress>,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
@@ -256,26 +252,15 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-/// A segment on its way to a worker.
-struct Job {
-    segment: Segment,
-    payload: Arc<Payload>,
-    /// Bytes of the part's whole sealed payload.
-    sealed_size: u64,
-    /// The index's lines for its entries.
-    lines: Vec<u8>,
-    pieces: Receiver<Vec<u8>>,
-}
-
 /// All that the threads of one restore share.
-struct Run<'a> {
-    set: &'a SealedSet<'a>,
+pub(super) struct Run<'a> {
+    pub(super) set: &'a SealedSet<'a>,
     tree: &'a Tree<'a>,
-    target: &'a Target,
+    pub(super) target: &'a Target,
     tell: &'a (dyn Fn(&TreeDifference) + Sync),
     compared: Mutex<Compared>,
     failed: Mutex<Option<RestoreError>>,
-    stop: AtomicBool,
+    pub(super) stop: AtomicBool,
 }
 
 impl Run<'_> {
@@ -324,9 +309,13 @@ impl Run<'_> {
                 return;
             }
             let member = Member::Part(job.segment.part);
-            if let Err(error) = self.unpack(&job, empty, &mut writer, &mut decoder) {
-                self.fail(not_truncated(error.of(member)));
-                return;
+            match self.unpack(&job, empty, &mut writer, &mut decoder) {
+                Ok(()) => {}
+                Err(Step::Read(error)) if error.get_ref().is_some_and(|e| e.is::<FeederGone>()) => return,
+                Err(error) => {
+                    self.fail(not_truncated(error.of(member)));
+                    return;
+                }
             }
         }
     }
@@ -349,7 +338,7 @@ impl Run<'_> {
             })?;
             expected.push(entry);
         }
-        let pieces = Pieces { full: &job.pieces, empty, buffer: Vec::new(), at: 0, stop: &self.stop };
+        let pieces = Pieces::new(&job.pieces, empty);
         let sealed = SegmentReader::new(pieces, &job.payload, job.sealed_size, segment.offset, segment.length);
         let context = match decoder.take() {
             Some(context) => context,
@@ -360,7 +349,7 @@ impl Run<'_> {
         let mut tar = TarReader::new(plain, ending);
         let mut found: Vec<FileEntry> = Vec::with_capacity(expected.len());
         while let Some(entry) = tar.next_entry()? {
-            if found.len() as u64 >= segment.entries.saturating_add(1_000_000) {
+            if found.len() as u64 >= segment.entries.saturating_add(10_000) {
                 return Err(
                     RestoreError::Differs { member, detail: "a segment has many more entries than the index says".to_owned() }.into()
                 );
@@ -388,215 +377,5 @@ impl Run<'_> {
         compared.add(&summary);
         noted.iter().for_each(|difference| compared.note(difference));
         Ok(())
-    }
-}
-
-/// Delivers ciphertext and index lines to the workers, part by part, segment by segment.
-struct Feeder<'a> {
-    run: &'a Run<'a>,
-    jobs: Sender<Job>,
-    empty: Receiver<Vec<u8>>,
-    lines: Lines,
-    /// The first part that is not the one the manifest describes.
-    differs: Option<RestoreError>,
-}
-
-/// Why feeding ends early: a worker has failed, and told so itself.
-const STOPPED: RestoreError = RestoreError::Cancelled;
-
-impl Feeder<'_> {
-    fn feed(&mut self, identities: &Identities) -> Result<(), RestoreError> {
-        let set = self.run.set;
-        let mut next = self.next_segment()?;
-        for (number, (source, object)) in (0u32..).zip(set.parts.iter().zip(set.manifest.parts())) {
-            next = self.feed_part(number, *source, object, identities, next)?;
-            if let Err(error) = check_digest(Member::Part(number), *source, object) {
-                self.differs.get_or_insert(error);
-            }
-        }
-        if next.is_some() {
-            return Err(index_wrong("it has segments beyond the last part"));
-        }
-        Ok(())
-    }
-
-    fn feed_part(
-        &mut self,
-        number: u32,
-        source: &dyn SealedSource,
-        object: &SetObject,
-        identities: &Identities,
-        mut next: Option<Segment>,
-    ) -> Result<Option<Segment>, RestoreError> {
-        let member = Member::Part(number);
-        let reading = |error| not_truncated(RestoreError::reading(member, error));
-        let raw = source.open(0..source.size()).map_err(|source| RestoreError::Source { member, source })?;
-        let mut raw = BufReader::with_capacity(SEALED_CHUNK, Counted { inner: raw, progress: &self.run.target.progress });
-        let opened = age::read_header(&mut raw).and_then(|header| Ok((header.open(identities)?, header.length())));
-        let (payload, header) = opened.map_err(|e| unopened(reading(e), &mut raw, source, object))?;
-        let payload = Arc::new(payload);
-        let sealed_size = source.size().saturating_sub(header);
-        let chunks = sealed_size.div_ceil(SEALED_CHUNK as u64);
-        let plain_size = sealed_size.saturating_sub(chunks * TAG as u64);
-
-        let mut stream = Chunks { raw, member, read: 0, left: sealed_size, carry: Vec::new() };
-        let mut covered = 0u64;
-        while let Some(segment) = next.filter(|s| s.part == number) {
-            if segment.offset != covered || segment.length == 0 || segment.length > plain_size - covered {
-                return Err(index_wrong("its segments do not cover the parts"));
-            }
-            covered += segment.length;
-            let (lines, following) = self.lines_of(&segment)?;
-            let (pieces_in, pieces) = bounded(PIECES);
-            let job = Job { segment, payload: Arc::clone(&payload), sealed_size, lines, pieces };
-            self.jobs.send(job).map_err(|_| STOPPED)?;
-            self.deliver(&mut stream, &segment, &pieces_in)?;
-            next = following;
-        }
-        if covered != plain_size {
-            return Err(index_wrong("its segments do not cover the parts"));
-        }
-        stream.expect_end()?;
-        Ok(next)
-    }
-
-    /// Sends the sealed chunks that hold the segment. The last of them is kept where the next segment begins in it.
-    fn deliver(&self, stream: &mut Chunks<'_, impl Read>, segment: &Segment, to: &Sender<Vec<u8>>) -> Result<(), RestoreError> {
-        let mut chunk = segment.offset / CHUNK as u64;
-        let end = segment.offset + segment.length;
-        let last = (end - 1) / CHUNK as u64;
-        while chunk <= last {
-            if self.run.stop.load(Ordering::Relaxed) || self.run.target.cancel.is_cancelled() {
-                return Err(STOPPED);
-            }
-            let count = (last - chunk + 1).min(PIECE as u64);
-            let mut buffer = self.empty.try_recv().unwrap_or_default();
-            stream.take(chunk, count, &mut buffer)?;
-            chunk += count;
-            if chunk > last && end % CHUNK as u64 != 0 {
-                stream.keep_last(&buffer);
-            }
-            // a worker that does not want the rest has failed, and told so
-            to.send(buffer).map_err(|_| STOPPED)?;
-        }
-        Ok(())
-    }
-
-    fn next_segment(&mut self) -> Result<Option<Segment>, RestoreError> {
-        let line = self.lines.next_line().map_err(|e| RestoreError::scratch("read the spooled index", e))?;
-        match line.map(index::read_line) {
-            None => Ok(None),
-            Some(Ok(IndexLine::Segment(segment))) => Ok(Some(segment)),
-            Some(Ok(IndexLine::Entry(_))) => Err(index_wrong("an entry is in no segment")),
-            Some(Err(error)) => Err(index_wrong(error.detail)),
-        }
-    }
-
-    /// The lines of a segment's entries, and the segment after it.
-    fn lines_of(&mut self, segment: &Segment) -> Result<(Vec<u8>, Option<Segment>), RestoreError> {
-        let mut lines = Vec::new();
-        for _ in 0..segment.entries {
-            match self.lines.next_line().map_err(|e| RestoreError::scratch("read the spooled index", e))? {
-                Some(line) if !index::is_segment(line) => lines.extend_from_slice(line),
-                _ => return Err(index_wrong("a segment has fewer entries than it says")),
-            }
-            if lines.len() > 64 << 20 {
-                return Err(index_wrong("a segment has more entries than any needs"));
-            }
-        }
-        Ok((lines, self.next_segment()?))
-    }
-}
-
-fn index_wrong(detail: &str) -> RestoreError {
-    RestoreError::Damaged { member: Member::Index, layer: Layer::Index, detail: detail.to_owned() }
-}
-
-/// A part's sealed chunks, read in order; the one on a segment's border is asked for twice.
-struct Chunks<'a, R> {
-    raw: BufReader<Counted<'a, R>>,
-    member: Member,
-    /// Chunks read so far.
-    read: u64,
-    left: u64,
-    carry: Vec<u8>,
-}
-
-impl<R: Read> Chunks<'_, R> {
-    fn take(&mut self, first: u64, count: u64, buffer: &mut Vec<u8>) -> Result<(), RestoreError> {
-        buffer.clear();
-        let mut wanted = count;
-        if first < self.read {
-            buffer.extend_from_slice(&self.carry);
-            wanted -= 1;
-        }
-        let bytes = (wanted * SEALED_CHUNK as u64).min(self.left);
-        let filled = buffer.len();
-        buffer.resize(filled + bytes as usize, 0);
-        self.raw.read_exact(&mut buffer[filled..]).map_err(|source| RestoreError::Source { member: self.member, source })?;
-        self.left -= bytes;
-        self.read += wanted;
-        Ok(())
-    }
-
-    fn keep_last(&mut self, buffer: &[u8]) {
-        let start = if buffer.len() % SEALED_CHUNK == 0 { buffer.len() - SEALED_CHUNK } else { buffer.len() - buffer.len() % SEALED_CHUNK };
-        self.carry.clear();
-        self.carry.extend_from_slice(&buffer[start..]);
-    }
-
-    /// Reads to the very end, so that the source knows that it was.
-    fn expect_end(&mut self) -> Result<(), RestoreError> {
-        let mut rest = [0; 1];
-        match self.raw.read(&mut rest) {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(RestoreError::Differs { member: self.member, detail: "storage delivered more than the object's size".to_owned() }),
-            Err(source) => Err(RestoreError::Source { member: self.member, source }),
-        }
-    }
-}
-
-/// A worker's end of a segment's buffers; each holds whole sealed chunks.
-struct Pieces<'a> {
-    full: &'a Receiver<Vec<u8>>,
-    empty: &'a Sender<Vec<u8>>,
-    buffer: Vec<u8>,
-    at: usize,
-    stop: &'a AtomicBool,
-}
-
-impl BufRead for Pieces<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.buffer.len() {
-            match self.full.recv() {
-                Ok(buffer) => {
-                    let used = std::mem::replace(&mut self.buffer, buffer);
-                    self.at = 0;
-                    if used.capacity() > 0 {
-                        // nobody to take it back only means that the last buffers are on their way
-                        let _ = self.empty.send(used);
-                    }
-                }
-                Err(_) if self.stop.load(Ordering::Relaxed) => return Err(io::Error::other("the restore was stopped")),
-                Err(_) => {
-                    self.buffer.clear();
-                    self.at = 0;
-                }
-            }
-        }
-        Ok(&self.buffer[self.at..])
-    }
-    fn consume(&mut self, n: usize) {
-        self.at = (self.at + n).min(self.buffer.len());
-    }
-}
-
-impl Read for Pieces<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let n = available.len().min(buf.len());
-        buf[..n].copy_from_slice(&available[..n]);
-        self.consume(n);
-        Ok(n)
     }
 }

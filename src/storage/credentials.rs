@@ -183,6 +183,7 @@ pub(super) fn apply(
         }
         #[cfg(not(feature = "aws-profiles"))]
         Place::Profile(name) => {
+            let _ = (region, now);
             let what = format!("profile {name}: this firedrill was built without the feature aws-profiles");
             return Err(StorageError::Settings { what, source: None });
         }

@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
 pub use chain::Digests;
@@ -29,7 +30,10 @@ use reader::Fetch;
 use crate::domain::{
     Blake3, LockFacts, ObjectRef, PointPattern, Pseudonym, RestoreChain, Sha256, Source, StorageLocation, TimeZone, Transport,
 };
-use crate::storage::{Bucket, Directory, Environment, Now, Patience, Settings, StorageError};
+use crate::storage::{Bucket, Directory, Environment, Head, Now, Patience, Settings, StorageError};
+
+/// Objects that are looked at at the same time.
+const LOOKS: usize = 16;
 
 /// The storage of one scenario as a drill may see it. Cheap to clone; clones share their chain.
 #[derive(Clone)]
@@ -80,7 +84,8 @@ pub enum Digesting {
 }
 
 impl VaultView {
-    /// Connects to the storage of `source`. Asks the network nothing yet.
+    /// Connects to the storage of `source`. Asks the network nothing yet. Must be called within a multi-threaded tokio
+    /// runtime: readers on blocking threads are fed by it.
     ///
     /// # Errors
     /// [`VaultError`] for settings that cannot work, missing credentials, a directory that does not exist.
@@ -137,14 +142,37 @@ impl VaultView {
     /// # Errors
     /// [`VaultError::Missing`] where there is none; others.
     pub async fn pin(&self, object: &ObjectRef, role: &str) -> Result<Pinned, VaultError> {
+        let (head, lock) = self.look(object, role).await?;
+        Ok(self.enter(object, role, head, lock))
+    }
+
+    /// As [`VaultView::pin`] for many objects, several at a time. The chain has them in the order given.
+    ///
+    /// # Errors
+    /// The first one, in the order given.
+    pub async fn pin_all(&self, objects: &[ObjectRef], role: &str) -> Result<Vec<Pinned>, VaultError> {
+        let mut looks = stream::iter(objects.iter()).map(|object| self.look(object, role)).buffered(LOOKS);
+        let mut pinned = Vec::with_capacity(objects.len());
+        for object in objects {
+            let (head, lock) = looks.next().await.expect("there is one look for each object")?;
+            pinned.push(self.enter(object, role, head, lock));
+        }
+        Ok(pinned)
+    }
+
+    async fn look(&self, object: &ObjectRef, role: &str) -> Result<(Head, LockFacts), VaultError> {
         let head = match self.store.head(&object.key, None).await {
             Ok(head) => head,
             Err(StorageError::NoSuchObject) => return Err(VaultError::Missing { role: role.to_owned() }),
             Err(other) => return Err(other.into()),
         };
         let lock = self.store.lock(&object.key, &head).await?;
+        Ok((head, lock))
+    }
+
+    fn enter(&self, object: &ObjectRef, role: &str, head: Head, lock: LockFacts) -> Pinned {
         let entry = self.log.enter(Entry::new(&object.key, role, &head, lock));
-        Ok(Pinned {
+        Pinned {
             object: ObjectRef { key: object.key.clone(), size: head.size, stored_at: head.stored_at },
             role: role.to_owned(),
             version: entry.version.clone(),
@@ -154,7 +182,7 @@ impl VaultView {
             storage_class: entry.storage_class.clone(),
             server_encryption: entry.server_encryption.clone(),
             entry,
-        })
+        }
     }
 
     /// Reads a whole pinned object into memory. Its digests, SHA-256 as well, go into the chain.

@@ -49,7 +49,8 @@ impl SealedObject {
         self.entry.digests().and_then(|d| d.sha256)
     }
 
-    /// An ordered stream of the bytes in `range`. It must be read on a blocking thread.
+    /// An ordered stream of the bytes in `range`. It must be read on a thread that may block (`spawn_blocking`, or one of
+    /// the caller's own), never within async code. At most `parallel + 2` ranges wait in memory, however slow the reader.
     ///
     /// # Errors
     /// A range outside of the object; for local files also what opening them says.

@@ -114,10 +114,19 @@ kind = "telepathy"
         (16, "unknown key `endpont`"),
         (17, "`remaining` is missing in `lock`"),
         (24, "there is no check of this kind"),
+        // and what only a reader of the whole notices, in the same go
+        (1, "cannot name a scenario"),
+        (2, "the system has no name"),
+        (7, "is not a length of time"),
+        (11, "has five fields"),
+        (12, "there is no time zone"),
+        (15, "the bucket has no name"),
+        (21, "is not a comparison"),
     ] {
         let mistake = mistakes.list.iter().find(|m| m.what.contains(what)).unwrap_or_else(|| panic!("{what} in\n{shown}"));
         assert_eq!(mistakes.line_of(mistake), line, "{what}\n{shown}");
     }
+    assert_eq!(mistakes.list.len(), 14, "nothing is told that is no mistake of the file\n{shown}");
     assert!(shown.contains("did you mean `endpoint`?"), "{shown}");
     assert!(shown.contains("scenarios/ehr.toml:4"), "{shown}");
     assert!(shown.contains("nothing was run"), "{shown}");

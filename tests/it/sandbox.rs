@@ -254,6 +254,10 @@ async fn nothing_outside_of_the_tree_can_be_written_or_seen() {
     {
         assert!(!sandbox.run(&sh(&format!("echo x >> {target}"))).await.unwrap().success(), "{target} was written");
     }
+    let read_only = ask(&sandbox, sh("awk '$4 ~ /^ro/ { print $2 }' /proc/self/mounts")).await;
+    for place in ["/", "/usr"] {
+        assert!(read_only.lines().any(|l| l == place), "{place} is writable for whoever gets the rights: {read_only}");
+    }
     // Alternatives, programs, devices, and nothing else of the host.
     assert_eq!(ask(&sandbox, sh("ls -A /etc")).await, "alternatives\ngroup\nhostname\nhosts\nld.so.cache\nnsswitch.conf\npasswd");
     for absent in ["/root", "/home", "/var", "/sys", "/boot", "/mnt", "/srv", &secret.display().to_string()] {
@@ -297,19 +301,18 @@ async fn a_link_to_the_host_leads_the_runner_nowhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_host_process_is_seen_or_reached() {
     let bench = Bench::new();
-    let mut victim = Command::new("sleep").arg("1000.25").spawn().unwrap();
+    let mut victim = Guarded(Command::new("sleep").arg("1000.25").spawn().unwrap());
     let sandbox = provision(&bench.spec()).await.unwrap();
     assert_eq!(ask(&sandbox, sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 1000.25; true")).await, "1", "only grep itself");
     assert_eq!(ask(&sandbox, sh("ls -d /proc/[0-9]* | wc -l")).await.parse::<u32>().unwrap().min(6), 4, "PID 1, bash, ls, wc");
-    let killed = sandbox.run(&sh(&format!("kill -9 {} -1 2>&1", victim.id()))).await.unwrap();
+    let killed = sandbox.run(&sh(&format!("kill -9 {} -1 2>&1", victim.0.id()))).await.unwrap();
     assert_ne!(killed.ended, Ended::Status(0));
-    assert!(victim.try_wait().unwrap().is_none(), "the host's process lives");
+    assert!(victim.0.try_wait().unwrap().is_none(), "the host's process lives");
     let _ = sandbox.run(&sh("kill -9 1; kill -STOP 1")).await.unwrap();
     assert_eq!(ask(&sandbox, sh("echo alive")).await, "alive");
     assert!(!sandbox.run(&sh("cat /proc/1/environ /proc/1/mem")).await.unwrap().success());
+    assert_eq!(ask(&sandbox, sh("stat -c %u /proc/1/environ")).await, "65534", "PID 1 is nobody's to look into");
     assert!(!sandbox.run(&sh("ls /proc/1/fd/ /proc/1/root/")).await.unwrap().success());
-    victim.kill().unwrap();
-    victim.wait().unwrap();
     assert_gone(&sandbox.destroy().await);
 }
 
@@ -661,23 +664,33 @@ fn other_process(program: &[&str], role: &str, bench: &Bench, drill: &str, scrat
     command
 }
 
+/// A process that a failing test does not leave behind.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 struct Runner {
-    child: Child,
+    child: Guarded,
     /// Open until the end: the other process would stumble over a closed pipe.
     _output: BufReader<std::process::ChildStdout>,
 }
 
 impl Runner {
     fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.0.kill().unwrap();
+        self.child.0.wait().unwrap();
     }
 }
 
 /// A runner with a sandbox in which two processes sleep.
 fn holding_runner(bench: &Bench, drill: &str, scratch: Option<PathBuf>) -> Runner {
-    let mut child = other_process(&[], "hold", bench, drill, scratch).spawn().unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut child = Guarded(other_process(&[], "hold", bench, drill, scratch).spawn().unwrap());
+    let mut output = BufReader::new(child.0.stdout.take().unwrap());
     assert!(output.by_ref().lines().any(|l| l.unwrap() == "holding"), "the other runner made no sandbox");
     wait_until("both processes inside run", || processes_with(&format!("{drill}-inside")).len() == 2);
     Runner { child, _output: output }

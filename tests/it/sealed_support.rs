@@ -70,57 +70,6 @@ impl SealedSource for Bytes {
     }
 }
 
-/// A file as an object, read as it streams.
-pub struct OnDisk {
-    file: Arc<File>,
-    digest: Arc<Mutex<Option<Blake3>>>,
-}
-
-impl OnDisk {
-    pub fn new(path: &Path) -> Self {
-        Self { file: Arc::new(File::open(path).unwrap()), digest: Arc::default() }
-    }
-}
-
-struct ReadingFile {
-    file: Arc<File>,
-    at: u64,
-    end: u64,
-    hasher: blake3::Hasher,
-    digest: Arc<Mutex<Option<Blake3>>>,
-}
-
-impl Read for ReadingFile {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let wanted = buf.len().min((self.end - self.at) as usize);
-        let n = self.file.read_at(&mut buf[..wanted], self.at)?;
-        self.hasher.update(&buf[..n]);
-        self.at += n as u64;
-        if self.at == self.end {
-            *self.digest.lock().unwrap() = Some(Blake3(*self.hasher.finalize().as_bytes()));
-        }
-        Ok(n)
-    }
-}
-
-impl SealedSource for OnDisk {
-    fn size(&self) -> u64 {
-        self.file.metadata().unwrap().len()
-    }
-    fn open(&self, range: Range<u64>) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(ReadingFile {
-            file: Arc::clone(&self.file),
-            at: range.start,
-            end: range.end,
-            hasher: blake3::Hasher::new(),
-            digest: Arc::clone(&self.digest),
-        }))
-    }
-    fn digest(&self) -> Option<Blake3> {
-        *self.digest.lock().unwrap()
-    }
-}
-
 pub const ROOMY: Budgets = Budgets { bytes: 8 << 30, files: 1_000_000, ratio: 1_000, depth: 128 };
 
 /// A place to restore into: `root` lies in `outside`, whose other contents must not change.

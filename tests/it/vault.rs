@@ -35,6 +35,7 @@ fn data(length: usize) -> String {
 
 /// A bucket with one object of 10 MB, seen through a proxy.
 struct Faulty {
+    bucket: String,
     proxy: Proxy,
     view: VaultView,
     pinned: Pinned,
@@ -49,7 +50,7 @@ impl Faulty {
         let proxy = Proxy::start(ceph().http_port, vec![]);
         let view = view(&source(&proxy.url(), &bucket, "ehr/", Some("*.age"))).await;
         let pinned = view.pin(&view.find("ehr/big.age").await.unwrap().unwrap(), "object").await.unwrap();
-        Self { proxy, view, pinned, content }
+        Self { bucket, proxy, view, pinned, content }
     }
 
     async fn read_with(&self, rules: Vec<Rule>) -> Result<(), VaultError> {
@@ -119,8 +120,8 @@ async fn patience_ends_with_the_servers_own_reason() {
         allow_http: true,
         ..Settings::default()
     };
-    let bucket = faulty.proxy.log().first().map_or(String::new(), |l| l.split('/').nth(1).unwrap().to_owned());
-    let view = VaultView::open_with(&source(&faulty.proxy.url(), &bucket, "ehr/", Some("*")), &settings, &admin(), now()).await.unwrap();
+    let view =
+        VaultView::open_with(&source(&faulty.proxy.url(), &faulty.bucket, "ehr/", Some("*")), &settings, &admin(), now()).await.unwrap();
     let pinned = view.pin(&view.find("ehr/big.age").await.unwrap().unwrap(), "object").await.unwrap();
     faulty.proxy.set(vec![on(Method::GET, "big.age", usize::MAX, Fault::SlowDown(0))]);
     let error = drain(&view.reader(&pinned, Digesting::Blake3)).await.unwrap_err();
@@ -385,6 +386,46 @@ async fn sealed_sets_are_found_by_their_manifests() {
     let error = view.pin(&point.objects[2], "part").await.unwrap_err();
     assert!(matches!(error, VaultError::Missing { .. }));
     assert_eq!(error.blame(), Cause::Backup);
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_no_more_than_its_ranges_in_memory() {
+    let faulty = Faulty::new().await;
+    let source = source(&faulty.proxy.url(), &faulty.bucket, "ehr/", Some("*"));
+    let tuning = firedrill::storage::Tuning { range: 256 << 10, ..servers::quick() };
+    let view = VaultView::open_with(&source, &Settings { tuning, ..settings(&source) }, &admin(), now()).await.unwrap();
+    let pinned = view.pin(&faulty.pinned.object, "object").await.unwrap();
+    let object = view.reader(&pinned, Digesting::Blake3);
+    let slow = tokio::task::spawn_blocking(move || {
+        let mut reader = object.open(0..object.size()).unwrap();
+        reader.read_exact(&mut [0; 1]).unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        reader
+    });
+    let reader = slow.await.unwrap();
+    let fetched = view.chain(&name).bytes_read();
+    assert!((1..=8 * (256 << 10)).contains(&fetched), "{fetched}");
+    drop(reader);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(view.chain(&name).bytes_read() <= fetched + (256 << 10), "a dropped reader goes on fetching");
+}
+
+#[tokio::test]
+async fn many_objects_are_pinned_in_order() {
+    let bucket = ceph().bucket(Locking::On).await;
+    for number in 0..40 {
+        ceph().put(&bucket, &format!("n{number:02}"), "x").await;
+    }
+    let view = view(&source(&ceph().http(), &bucket, "", Some("n*"))).await;
+    let mut objects: Vec<ObjectRef> = view.points().await.unwrap().points.into_iter().flat_map(|p| p.objects).collect();
+    objects.sort_by(|a, b| b.key.cmp(&a.key));
+    let pinned = view.pin_all(&objects, "part").await.unwrap();
+    let keys: Vec<_> = pinned.iter().map(|p| p.object.key.clone()).collect();
+    assert_eq!(keys, objects.iter().map(|o| o.key.clone()).collect::<Vec<_>>());
+    let chain: Vec<_> = view.chain(&|key| Pseudonym(key.to_owned())).objects.into_iter().map(|o| o.object.0).collect();
+    assert_eq!(chain, keys);
+    objects.push(ObjectRef { key: "none".into(), ..objects[0].clone() });
+    assert!(matches!(view.pin_all(&objects, "part").await, Err(VaultError::Missing { .. })));
 }
 
 #[tokio::test]

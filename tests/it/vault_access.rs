@@ -178,3 +178,101 @@ async fn credentials_of_containers_and_instances_are_asked_for() {
     assert!(matches!(error.storage(), Some(StorageError::CredentialsUnusable { from, .. }) if from == "instance"), "{error:?}");
     assert!(started.elapsed() < Duration::from_secs(12));
 }
+
+#[tokio::test]
+async fn redirects_are_named_and_not_followed() {
+    let elsewhere = Proxy::start(ceph().http_port, vec![]);
+    let bucket = ceph().bucket(Locking::Off).await;
+    for (status, code) in [(301, "PermanentRedirect"), (307, "TemporaryRedirect"), (302, "")] {
+        let proxy = Proxy::start(ceph().http_port, vec![on(Method::GET, "", 9, Fault::Answer(status, code))]);
+        let source = source(&proxy.url(), &bucket, "", Some("*"));
+        let error = first_listing_error(&source, &settings(&source), &admin()).await;
+        assert!(matches!(error.storage(), Some(StorageError::WrongRegion { .. } | StorageError::Refused { status: 302, .. })), "{error:?}");
+        assert_eq!(proxy.log().len(), 1);
+    }
+    assert!(elsewhere.log().is_empty());
+}
+
+/// A TLS server that speaks one version only; it answers every request with a page that is no S3.
+struct OneVersion {
+    child: std::process::Child,
+    port: u16,
+}
+
+impl OneVersion {
+    fn start(version: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = std::process::Command::new("openssl")
+            .args(["s_server", "-www", "-quiet", version, "-cipher", "ALL:@SECLEVEL=0", "-accept", &port.to_string(), "-cert"])
+            .arg(ceph().ca_file().with_file_name("tls.crt"))
+            .arg("-key")
+            .arg(ceph().ca_file().with_file_name("tls.key"))
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..100 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { child, port }
+    }
+}
+
+impl Drop for OneVersion {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn tls_1_2_is_spoken_and_noted_and_older_versions_are_not() {
+    for (version, spoken) in [("-tls1_3", Some("TLSv1.3")), ("-tls1_2", Some("TLSv1.2")), ("-tls1_1", None)] {
+        let server = OneVersion::start(version);
+        let endpoint = format!("https://localhost:{}", server.port);
+        let source = Source { allow_http: false, ca_file: Some(ceph().ca_file()), ..source(&endpoint, "b", "", Some("*")) };
+        let view = VaultView::open_with(&source, &settings(&source), &admin(), now()).await.unwrap();
+        let error = view.points().await.unwrap_err();
+        assert_eq!(view.transport().tls_version.as_deref(), spoken, "{version}: {error:?}");
+        match spoken {
+            Some(_) => assert!(matches!(error.storage(), Some(StorageError::BadAnswer { .. })), "{error:?}"),
+            None => assert!(matches!(error.storage(), Some(StorageError::TlsRefused { .. })), "{error:?}"),
+        }
+    }
+}
+
+/// Runs itself once more in an environment without certificates and with proxies that nobody runs.
+#[test]
+fn a_host_without_certificates_speaks_plain_http_and_ignores_proxies_of_the_environment() {
+    const CHILD: &str = "FIREDRILL_TEST_ENDPOINTS";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Ok(endpoints) = std::env::var(CHILD) else {
+        let bucket = runtime.block_on(ceph().bucket(Locking::Off));
+        let name = "vault_access::a_host_without_certificates_speaks_plain_http_and_ignores_proxies_of_the_environment";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, format!("{} {} {bucket}", ceph().http(), ceph().https()))
+            .env("SSL_CERT_FILE", "/nonexistent")
+            .env("SSL_CERT_DIR", "/nonexistent")
+            .envs(["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:1")))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    };
+    let [http, https, bucket]: [&str; 3] = endpoints.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    runtime.block_on(async {
+        assert!(view(&source(http, bucket, "", Some("*"))).await.points().await.unwrap().points.is_empty());
+        let source = Source { allow_http: false, ..source(https, bucket, "", Some("*")) };
+        let error = first_listing_error(&source, &settings(&source), &admin()).await;
+        assert!(
+            matches!(error.storage(), Some(StorageError::TlsRefused { why, .. }) if why.contains("no trusted certificates")),
+            "{error:?}"
+        );
+    });
+}

@@ -67,6 +67,10 @@ impl<R: BufRead> Dearmored<R> {
         if line.is_empty() || line.len() > COLUMNS {
             return Err(damaged("a line has another length than 64"));
         }
+        // the decoder would take several padded pieces in a row
+        if line.iter().position(|&b| b == b'=').is_some_and(|at| at + 2 < line.len()) {
+            return Err(damaged("padding is in the middle of a line"));
+        }
         let plain = BASE64.decode(line).map_err(|_| damaged("a line is not base64"))?;
         self.short = line.len() < COLUMNS || line.ends_with(b"=");
         (self.plain, self.at) = (plain, 0);
@@ -145,7 +149,9 @@ mod tests {
                 for value in [b'=', b'\n', b' ', b'A', b'-', 0xff] {
                     let mut bad = good.clone();
                     bad[at] = value;
-                    assert_eq!(ours(&bad).ok(), by_the_crate(&bad), "{length} {at} {value}");
+                    let (ours, reference) = (ours(&bad).ok(), by_the_crate(&bad));
+                    // the crate goes on after a full line that ends in padding; the Go implementation does not, nor do we
+                    assert!(ours == reference || ours.is_none() && value == b'=', "{length} {at} {value}");
                 }
             }
             for cut in 0..good.len() - 1 {
