@@ -982,9 +982,10 @@ fn four_gibibytes_of_zeros_in_a_small_object_fail_within_the_budget() {
     let drilled =
         home.drill(&home.scenario("sandbox = { max_ratio = 100, scratch = { kind = \"tmpfs\", size = \"8GiB\" } }")).ends("FAILED");
     drilled.blames_backup("budget_exceeded", &[("budget", "ratio")]);
-    // against the bytes that scratch takes: holes take no room, and count all the same
+    // more than scratch takes, and no more than the ratio allows: that says nothing about the backup
     let drilled = home.drill(&home.scenario("sandbox = { max_ratio = 1000000, scratch = { kind = \"tmpfs\", size = \"64MiB\" } }"));
-    assert_ne!(drilled.report["verdict"], "PASSED");
+    let drilled = drilled.ends("INCONCLUSIVE");
+    drilled.blames_runner("scratch_full", &[]);
     drilled.left_nothing();
     assert!(begin.elapsed() < Duration::from_secs(60));
     // very many small files
