@@ -13,6 +13,7 @@ mod others;
 mod round_trip;
 mod sample;
 mod sandbox;
+mod scenarios;
 mod seal;
 mod seal_s3;
 #[path = "evidence.rs"]
