@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::SealError;
 use crate::domain::{EntryKind, FileEntry, RestorePath};
-use crate::tree::{PassedOver, WalkOptions, walk};
+use crate::tree::{PassedOver, WalkOptions, walk, xattrs};
 
 /// A source that entries are opened below.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ pub(super) fn scan(
         let directory = File::open(&shown).map_err(read(&source))?;
         let prefix = if is_directory { name.clone() } else { RestorePath::root() };
         let root = Arc::new(Root { directory, path: shown, prefix });
-        take(Planned { entry: top(&root, &name, &source, is_directory)?, root: Arc::clone(&root) })?;
+        take(Planned { entry: top(&root, &name, &source, is_directory, &mut passed)?, root: Arc::clone(&root) })?;
         if is_directory {
             contents(&root, &mut passed, &mut linked, &mut take)?;
         }
@@ -98,7 +98,7 @@ pub(super) fn scan(
 }
 
 /// A source itself, as an entry. A link given as a source means what it points to only where that is a directory.
-fn top(root: &Root, name: &RestorePath, source: &Path, is_directory: bool) -> Result<FileEntry, SealError> {
+fn top(root: &Root, name: &RestorePath, source: &Path, is_directory: bool, passed: &mut PassedOver) -> Result<FileEntry, SealError> {
     let read = |e: rustix::io::Errno| SealError::Read { path: source.to_owned(), source: e.into() };
     let stat = if is_directory {
         rustix::fs::fstat(&root.directory).map_err(read)?
@@ -116,6 +116,9 @@ fn top(root: &Root, name: &RestorePath, source: &Path, is_directory: bool) -> Re
         FileType::RegularFile => EntryKind::File { size: u64::try_from(stat.st_size).unwrap_or(0), blake3: None },
         _ => return Err(SealError::Device { path: source.to_owned() }),
     };
+    let below: &[u8] = if is_directory { b"." } else { name.as_bytes() };
+    let (xattrs, others) = xattrs(root.directory.as_fd(), below).map_err(|e| SealError::List { path: source.to_owned(), source: e })?;
+    passed.xattrs += others;
     Ok(FileEntry {
         path: name.clone(),
         kind,
@@ -124,7 +127,7 @@ fn top(root: &Root, name: &RestorePath, source: &Path, is_directory: bool) -> Re
         gid: stat.st_gid,
         mtime: stat.st_mtime,
         mtime_ns: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        xattrs: Vec::new(),
+        xattrs,
     })
 }
 

@@ -135,7 +135,7 @@ impl Walk {
     fn entry(&mut self, name: &CString, path: RestorePath) -> Result<Option<FileEntry>, WalkError> {
         let level = self.stack.last().expect("called from a level");
         let stat = fs::statat(&level.directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed("look at an entry", e))?;
-        let (xattrs, others) = if self.options.xattrs { xattrs(&level.directory, name)? } else { (Vec::new(), 0) };
+        let (xattrs, others) = if self.options.xattrs { xattrs(level.directory.as_fd(), name.as_bytes())? } else { (Vec::new(), 0) };
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 self.descend(name, &path, stat.st_dev)?;
@@ -213,9 +213,12 @@ impl Walk {
 
 /// `user.*` attributes of an entry, sorted, and how many others there are. The way through /proc ends at a descriptor of
 /// ours and follows no last link.
-fn xattrs(directory: &OwnedFd, name: &CString) -> Result<(Vec<Xattr>, u64), WalkError> {
-    let path = [format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).as_bytes(), name.as_bytes()].concat();
-    let path = CString::new(path).expect("neither part has a NUL");
+///
+/// # Errors
+/// [`WalkError`] where they cannot be read. A file system that has none is no error.
+pub fn xattrs(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(Vec<Xattr>, u64), WalkError> {
+    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name].concat();
+    let path = CString::new(path).map_err(|e| failed("name an entry", io::Error::from(e)))?;
     let mut list = vec![0u8; 256];
     let length = loop {
         match fs::llistxattr(path.as_c_str(), &mut list[..]) {

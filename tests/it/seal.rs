@@ -321,6 +321,7 @@ fn several_sources_keep_their_names() {
         fs::write(work.path().join(directory).join("f"), directory).unwrap();
     }
     fs::write(work.path().join("single"), "s").unwrap();
+    shell("setfattr -n user.of.file -v 1 single; setfattr -n user.of.dir -v 2 a", work.path());
     fs::hard_link(work.path().join("b/x/f"), work.path().join("b/z")).unwrap();
     let store = work.path().join("store");
     fs::create_dir(&store).unwrap();
@@ -331,6 +332,8 @@ fn several_sources_keep_their_names() {
     assert_eq!(told, []);
     let shown: Vec<String> = snapshot(&place.root).iter().map(|e| e.path.to_string()).collect();
     assert_eq!(shown, ["a", "a/f", "b", "b/x", "b/x/f", "b/z", "single"]);
+    let attributes: usize = snapshot(&place.root).iter().map(|e| e.xattrs.len()).sum();
+    assert_eq!(attributes, 2);
     let same = vec![work.path().join("a"), work.path().join("b/../a")];
     assert!(matches!(Sealing::new(&keys).seal(SealSource::Paths(same), work.path()), Err(SealError::SameName { .. })));
 }
