@@ -1,6 +1,8 @@
 //! Backups that other people have: made with the distribution's own programs, restored by the real drill, and their contents
 //! compared by `sha256sum` in the sandbox.
 
+use std::fs;
+
 use serde_json::json;
 
 use crate::drills::{Drilled, Home};
@@ -129,4 +131,28 @@ fn one_file_is_restored_under_its_own_name() {
          [[check]]\nkind = \"files\"\npattern = \"*.blob\"\nbytes = \"= 100000\"",
     );
     home.drill(&scenario).ends("PASSED");
+}
+
+#[test]
+fn a_tree_with_everything_comes_back_sealed_and_bare() {
+    let home = Home::new();
+    fs::create_dir(home.path("rich")).unwrap();
+    crate::sealed_support::rich_tree(&home.path("rich"));
+    let recipient = home.recipient.clone();
+    home.fire(&["seal", "rich", "--to", "sets", "-r", &recipient]).exits(0);
+    let limits = "[sandbox.scratch]\nkind = \"tmpfs\"\nsize = \"128MiB\"\n";
+    let drilled = home.drill(&home.sealed_scenario(&format!("{limits}[source]\nurl = \"file:../sets\"\n"))).ends("PASSED");
+    let observed = drilled.report["checks"][0]["observed"].as_str().unwrap();
+    assert!(observed.ends_with("0 mismatched, 0 missing, 0 extra"), "{observed}");
+    // the same with scratch in a directory
+    fs::create_dir(home.path("scratch")).unwrap();
+    let limits = format!("[sandbox.scratch]\nkind = \"directory\"\nsize = \"128MiB\"\npath = \"{}\"\n", home.path("scratch").display());
+    home.drill(&home.sealed_scenario(&format!("{limits}[source]\nurl = \"file:../sets\"\n"))).ends("PASSED");
+    // GNU tar's archive of it has as many files
+    let name = home.bare_name(1);
+    home.shell(&format!("tar --format=posix --sparse --xattrs -C rich -cf - . | zstd -q | age -r $RECIPIENT > backups/{name}"));
+    let bare = home.drill(&home.scenario(&limits)).ends("PASSED");
+    for counted in ["files", "directories", "others"] {
+        assert_eq!(bare.report["restored"][counted], drilled.report["restored"][counted], "{counted}");
+    }
 }
