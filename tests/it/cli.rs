@@ -258,6 +258,33 @@ fn ctrl_c_destroys_the_sandbox_and_closes_the_drill() {
 }
 
 #[test]
+fn a_drill_that_waits_for_a_silent_server_ends_when_it_is_told_to() {
+    let home = Home::new();
+    home.tree();
+    let bucket = tokio::runtime::Runtime::new().unwrap().block_on(ceph().bucket(Locking::Off));
+    let (url, endpoint, recipient) = (format!("s3://{bucket}/ehr/"), ceph().http(), home.recipient.clone());
+    with_keys(&home, &["seal", "tree", "--to", &url, "--endpoint", &endpoint, "--allow-http", "-r", &recipient]).exits(0);
+    for (fault, time, kind) in [(Fault::StallAfter(100_000), "1m", "interrupted"), (Fault::Reset, "3s", "sandbox_limit")] {
+        let proxy = Proxy::start(ceph().http_port, vec![on(Method::GET, "data-00000", usize::MAX, fault)]);
+        let source = format!("[source]\nurl = \"{url}\"\nendpoint = \"{}\"\nallow_http = true\n", proxy.url());
+        let scenario = home.sealed_scenario(&format!("sandbox.time = \"{time}\"\n{source}"));
+        let mut command = home.command(&["run", scenario.to_str().unwrap()]);
+        command.env("AWS_ACCESS_KEY_ID", servers::ACCESS).env("AWS_SECRET_ACCESS_KEY", servers::SECRET);
+        let runner = command.spawn().unwrap();
+        wait_until("the restore waits", || proxy.log().iter().any(|line| line.contains("data-00000")));
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        if kind == "interrupted" {
+            kill_process(Pid::from_child(&runner), Signal::INT).unwrap();
+        }
+        let told = std::time::Instant::now();
+        let drilled = home.drilled(said_of(runner)).ends("INCONCLUSIVE");
+        assert!(told.elapsed() < std::time::Duration::from_secs(8), "{:?}", told.elapsed());
+        drilled.blames_runner(kind, &[]);
+        drilled.left_nothing();
+    }
+}
+
+#[test]
 fn a_drill_that_lives_is_left_alone_by_others() {
     let home = Home::new();
     home.bare_tree();
@@ -561,6 +588,18 @@ fn a_sealed_set_in_a_bucket_is_drilled_with_its_locks() {
         assert_eq!(object["lock"]["state"], "locked", "{object:#}");
         assert!(object["version"].is_string(), "{object:#}");
     }
+    // a server that stumbles is asked again; one that delivers other bytes is found out
+    let through = |fault: Fault, times: usize| {
+        let proxy = Proxy::start(ceph().http_port, vec![on(Method::GET, "data-00000", times, fault)]);
+        let output = run(&overlay("30m").replace(&endpoint, &proxy.url()));
+        assert!(proxy.log().iter().any(|line| line.contains("data-00000")));
+        output
+    };
+    for fault in [Fault::SlowDown(1), Fault::Reset, Fault::CutAfter(100_000), Fault::Answer(500, "InternalError")] {
+        through(fault, 1).ends("PASSED");
+    }
+    let flipped = through(Fault::Corrupt(150_000), usize::MAX).ends("FAILED");
+    flipped.blames_backup("object_damaged", &[("layer", "age"), ("object", "object-")]);
     // policy asks for more than the locks have left
     let drilled = run(&overlay("30d")).ends("FAILED");
     drilled.blames_backup("lock_too_short", &[("object", "object-")]);

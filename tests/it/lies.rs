@@ -993,6 +993,19 @@ fn hostile_archives_fail_and_touch_nothing_outside() {
     assert!(!Path::new("/etc/firedrill-was-here").exists());
     assert_eq!(fs::metadata("/dev/null").unwrap().permissions().mode(), devices);
 
+    // in a sealed set by somebody who has the public key
+    let mut set = Forged::of(&home, &home.tree());
+    let mut tar = Vec::new();
+    raw_entry(&mut tar, b"../../canary", b'0', b"", b"OVERWRITTEN");
+    TarWriter::end(&mut tar);
+    set.parts[0].1 = tar;
+    set.write(&home.path("sets"));
+    for scratch in &scratches {
+        let scenario = home.sealed_scenario(&format!("source.url = \"file:../sets\"\n{}", overlay(scratch)));
+        home.drill(&scenario).ends("FAILED").blames_backup("hostile_entry", &[("rule", "climbs")]);
+    }
+    assert_eq!(fs::read(around.join("canary")).unwrap(), b"alive");
+
     // names that clash only where case does not count are two files here, and both are there
     let mut tar = Vec::new();
     raw_entry(&mut tar, b"Record", b'0', b"", b"one");
