@@ -460,10 +460,10 @@ fn a_sibling_that_shares_the_prefix_is_never_selected() {
     assert_eq!(drilled.report["backup"]["point"]["points_seen"], 1);
 }
 
-/// Keys of the administrator of the tests' server.
+/// Runs with keys of the administrator of the tests' server, and as talkative as can be.
 fn with_keys(home: &Home, scenario: &Path, secret: &str) -> Drilled {
     let output = home
-        .command(&["run", scenario.to_str().unwrap()])
+        .command(&["-vv", "run", scenario.to_str().unwrap()])
         .env("AWS_ACCESS_KEY_ID", crate::servers::ACCESS)
         .env("AWS_SECRET_ACCESS_KEY", secret)
         .output()
