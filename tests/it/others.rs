@@ -156,3 +156,14 @@ fn a_tree_with_everything_comes_back_sealed_and_bare() {
         assert_eq!(bare.report["restored"][counted], drilled.report["restored"][counted], "{counted}");
     }
 }
+
+#[test]
+fn a_directory_whose_entry_comes_after_its_content_has_the_mode_of_its_entry() {
+    let home = Home::new();
+    home.write("tree/ward/record", "x");
+    home.shell("chmod 2710 tree/ward; touch -d '2001-02-03 04:05:06 UTC' tree/ward");
+    let name = home.bare_name(1);
+    home.shell(&format!("tar -C tree --no-recursion -cf - ward/record ward | age -r $RECIPIENT > backups/{name}"));
+    let check = "[[check]]\nkind = \"command\"\ncommand = [\"stat\", \"-c\", \"%a %Y\", \"ward\"]\nstdout = \"^2710 981173106$\"";
+    home.drill(&home.scenario(&check.replace("106$", "106\\\\n$"))).ends("PASSED");
+}
