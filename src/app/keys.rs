@@ -22,7 +22,11 @@ impl FileKeyring {
 
     fn text(&self, reference: &SecretRef) -> Result<Zeroizing<String>, String> {
         match reference {
-            SecretRef::File(path) => fs::read_to_string(path).map(Zeroizing::new).map_err(|e| format!("cannot be read ({})", e.kind())),
+            SecretRef::File(path) => {
+                let bytes = fs::read(path).map(Zeroizing::new).map_err(|e| format!("cannot be read ({})", e.kind()))?;
+                // an encrypted identity file is no text, and is told from nonsense by its first line
+                Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
+            }
             SecretRef::Env(name) => self.environment.get(name).map(|v| Zeroizing::new(v.to_owned())).ok_or_else(|| "is not set".to_owned()),
         }
     }

@@ -1,5 +1,6 @@
 //! The one place where errors become findings. Who is to blame was decided by the room that knows; here it is only said.
 
+use crate::codec::Limit;
 use crate::domain::{Cause, Finding, FindingKind, Period, Pseudonym, Scenario, SelectError};
 use crate::restore::{EntryName, Member, RestoreError};
 use crate::sandbox::SandboxError;
@@ -125,9 +126,9 @@ fn kind_of(
         }
         E::NotEncrypted { member } => K::NotEncrypted { object: object(*member) },
         E::Hostile { entry: name, rule } => K::HostileEntry { entry: entry(name), rule: rule.to_string() },
+        E::ScratchFull | E::Budget { limit: Limit::Bytes, .. } => K::ScratchFull { limit: scenario.limits.scratch_size },
         E::Budget { limit, allowed } => K::BudgetExceeded { budget: limit.word().to_owned(), limit: *allowed },
         E::Empty { detail } => K::EmptyRestore { detail: (*detail).to_owned() },
-        E::ScratchFull => K::ScratchFull { limit: scenario.limits.scratch_size },
         E::Scratch { source, .. } | E::Source { source, .. } => K::CouldNotRun { reason: format!("{error}: {}", source.kind()) },
         E::Unsupported { .. } => K::CouldNotRun { reason: error.to_string() },
         E::Cancelled => K::Interrupted { how: "ended from outside".into() },

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
+use tokio_util::sync::CancellationToken;
 
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
@@ -63,7 +64,8 @@ pub(super) async fn in_sandbox(
 ) -> Result<(), Ended> {
     let flag = CancelFlag::default();
     let (working, mut idle) = tokio::sync::mpsc::channel::<()>(1);
-    let leash = Leash { flag: flag.clone(), working };
+    let ended = CancellationToken::new();
+    let leash = Leash { flag: flag.clone(), ended: ended.clone(), working };
     let work = async {
         let located = locate(scenario, selector, services, recorder).await?;
         let prepared = preflight(scenario, services, sandbox, located, recorder).await?;
@@ -75,20 +77,23 @@ pub(super) async fn in_sandbox(
         () = services.cancel.cancelled() => Err(Stop::interrupted().into()),
         () = tokio::time::sleep(scenario.limits.time.as_duration()) => Err(Stop::out_of_time(scenario.limits.time).into()),
     };
-    // blocking threads do not hear of dropped futures: they look at the flag, and hold scratch until they have
+    // blocking threads do not hear of dropped futures: they look at the flag, and hold scratch until they have; those that
+    // wait for the storage are woken
     flag.cancel();
+    ended.cancel();
     drop(leash);
     let _ = tokio::time::timeout(LAST_WORDS, idle.recv()).await;
     outcome
 }
 
-/// How long a blocking thread gets to notice that the drill is over. One that waits for a silent server may not.
+/// How long a blocking thread gets to notice that the drill is over.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// What work on blocking threads carries: the flag that ends it, and a sign of life.
+/// What work on blocking threads carries: what ends it, at work and while it waits for the storage, and a sign of life.
 #[derive(Clone)]
 struct Leash {
     flag: CancelFlag,
+    ended: CancellationToken,
     working: tokio::sync::mpsc::Sender<()>,
 }
 
@@ -329,7 +334,7 @@ async fn restore(
     let (keys, working) = (Arc::clone(&located.keys), leash.working.clone());
     let outcome = match &located.manifest {
         Some(manifest) => {
-            let read = |pinned: &Pinned| located.view.reader(pinned, Digesting::Blake3);
+            let read = |pinned: &Pinned| located.view.reader(pinned, Digesting::Blake3).until(leash.ended.clone());
             let index = objects.iter().find(|(_, m)| m.as_ref().is_some_and(|m| m.role == Role::Index)).map(|(p, _)| read(p));
             let index = index.ok_or_else(|| Stop::missing(nobody(), "index"))?;
             let parts: Vec<_> =
@@ -346,7 +351,7 @@ async fn restore(
         }
         None => {
             let (pinned, _) = &objects[0];
-            let source = located.view.reader(pinned, Digesting::Both);
+            let source = located.view.reader(pinned, Digesting::Both).until(leash.ended.clone());
             let options = ArchiveOptions {
                 name: pinned.object.key.rsplit('/').next().unwrap_or("data").to_owned(),
                 captured_at: located.point.captured_at,

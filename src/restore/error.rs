@@ -181,6 +181,8 @@ impl RestoreError {
     /// Whose fault it is.
     pub fn blame(&self) -> Cause {
         match self {
+            // as many bytes as scratch has: a larger scratch may take them
+            RestoreError::Budget { limit: Limit::Bytes, .. } => Cause::Runner,
             RestoreError::Damaged { .. }
             | RestoreError::Truncated { .. }
             | RestoreError::Differs { .. }

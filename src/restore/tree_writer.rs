@@ -75,9 +75,15 @@ impl<'a> Tree<'a> {
             Later::Link { path, target } => writer.hardlink_now(&path, &target),
             Later::Directory { .. } => Ok(()),
         })?;
+        // a directory may have been made for what is in it before its own entry came, or by another worker at the same
+        // time: what its entry says counts, so it comes last
         list.each_backwards(|later| match later {
-            Later::Directory { path, mode, time, xattrs } => writer.finish_directory(&path, mode, time, &xattrs),
-            Later::Link { .. } => Ok(()),
+            Later::Directory { path, mode: None, time, xattrs } => writer.finish_directory(&path, None, time, &xattrs),
+            Later::Directory { .. } | Later::Link { .. } => Ok(()),
+        })?;
+        list.each_backwards(|later| match later {
+            Later::Directory { path, mode: Some(mode), time, xattrs } => writer.finish_directory(&path, Some(mode), time, &xattrs),
+            Later::Directory { .. } | Later::Link { .. } => Ok(()),
         })
     }
 }

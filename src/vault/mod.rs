@@ -16,6 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 pub use chain::Digests;
 pub use error::VaultError;
@@ -222,6 +223,7 @@ impl VaultView {
             entry: Arc::clone(&pinned.entry),
             runtime: self.runtime.clone(),
             sha256: digesting == Digesting::Both,
+            ended: CancellationToken::new(),
         }
     }
 

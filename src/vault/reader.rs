@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chain::{Digests, Entry, Hashing};
@@ -31,6 +32,7 @@ pub struct SealedObject {
     pub(super) entry: Arc<Entry>,
     pub(super) runtime: Handle,
     pub(super) sha256: bool,
+    pub(super) ended: CancellationToken,
 }
 
 impl SealedObject {
@@ -47,6 +49,11 @@ impl SealedObject {
     /// SHA-256 of the same, where it was asked for.
     pub fn sha256(&self) -> Option<Sha256> {
         self.entry.digests().and_then(|d| d.sha256)
+    }
+
+    /// Stops waiting for the storage when `ended` is cancelled: a reader that is waiting then fails at once.
+    pub fn until(self, ended: CancellationToken) -> Self {
+        Self { ended, ..self }
     }
 
     /// An ordered stream of the bytes in `range`. It must be read on a thread that may block (`spawn_blocking`, or one of
@@ -98,6 +105,13 @@ impl SealedObject {
                 if sender.send(part).await.is_err() || failed {
                     return;
                 }
+            }
+        };
+        let ended = self.ended.clone();
+        let work = async move {
+            tokio::select! {
+                () = work => {}
+                () = ended.cancelled() => {}
             }
         };
         let work = AbortOnDropHandle::new(self.runtime.spawn(work));
@@ -228,7 +242,7 @@ impl Read for RemoteReader {
                     self.current = frames.into();
                 }
                 Some(Err(error)) => return Err(into_io(error)),
-                // after an error was handed out, or when the runtime is gone
+                // after an error was handed out, when nobody waits any more, or when the runtime is gone
                 None => return Err(into_io(silent().into())),
             }
         }

@@ -2,15 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod auditor;
+mod cli;
 mod codec;
 mod config;
 mod drills;
 mod faults;
 mod floors;
 mod lies;
+mod others;
 mod round_trip;
 mod sample;
 mod sandbox;
+mod scenarios;
 mod seal;
 mod seal_s3;
 #[path = "evidence.rs"]
