@@ -64,8 +64,8 @@ impl Finding {
     }
 }
 
-/// What can be found. No variant holds a path, a key, a row or a tool's output in clear; `detail` and `reason` are our own
-/// words, written in this repository, with numbers at most.
+/// What can be found. No variant holds a path, a key or a row of a backup, or a tool's output, in clear; `detail` and `reason`
+/// are our own words, written in this repository, with numbers, and with names of the runner's own settings, at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 #[serde(tag = "finding", rename_all = "snake_case")]

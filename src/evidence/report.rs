@@ -382,5 +382,7 @@ mod tests {
 /// The JSON Schema of `report.json`, as published in `docs/schema/report.v1.schema.json`.
 #[cfg(feature = "runner")]
 pub fn report_schema() -> serde_json::Value {
-    schemars::schema_for!(Report).into()
+    let mut schema = serde_json::Value::from(schemars::schema_for!(Report));
+    schema["$id"] = format!("https://{REPORT_SCHEMA}.schema.json").into();
+    schema
 }

@@ -588,6 +588,13 @@ fn a_sealed_set_in_a_bucket_is_drilled_with_its_locks() {
         assert_eq!(object["lock"]["state"], "locked", "{object:#}");
         assert!(object["version"].is_string(), "{object:#}");
     }
+    // over TLS with a private authority, the evidence has the version that was spoken
+    let tls = overlay("30m")
+        .replace(&endpoint, &ceph().https())
+        .replace("allow_http = true", &format!("ca_file = \"{}\"", ceph().ca_file().display()));
+    let transport = run(&tls).ends("PASSED").report["backup"]["transport"].clone();
+    assert_eq!((&transport["encrypted"], &transport["tls_version"]), (&true.into(), &"TLSv1.3".into()), "{transport:#}");
+    assert!(transport["server_certificate"].is_string(), "{transport:#}");
     // a server that stumbles is asked again; one that delivers other bytes is found out
     let through = |fault: Fault, times: usize| {
         let proxy = Proxy::start(ceph().http_port, vec![on(Method::GET, "data-00000", times, fault)]);
