@@ -304,6 +304,15 @@ fn private_directory(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Keeps this process's memory, through which patients' data passes, out of core dumps. One byte and not none: a kernel that
+/// pipes dumps to a handler ignores a limit of zero.
+pub fn forbid_core_dumps() {
+    let one = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, one) {
+        tracing::warn!("core dumps could not be forbidden: {error}");
+    }
+}
+
 /// SHA-256 of the running binary; `None` where it cannot be read.
 fn own_digest() -> Option<Sha256> {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
@@ -383,5 +392,16 @@ impl App {
             ("signing key", settings.signing_key.as_ref().map_or("none: one is made on the spot (default)".to_owned(), pair)),
             ("trust file", settings.trust.as_ref().map_or("none (default)".to_owned(), pair)),
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_dump_would_hold_one_byte() {
+        forbid_core_dumps();
+        assert_eq!(rustix::process::getrlimit(rustix::process::Resource::Core).current, Some(1));
     }
 }

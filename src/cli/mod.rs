@@ -36,6 +36,7 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     output::start_logging(cli.verbose, cli.json);
+    crate::app::forbid_core_dumps();
     match run(&cli) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -79,6 +79,8 @@ impl<'d, R: BufRead> ZstdInPlace<'d, R> {
         let failed = |code| io::Error::other(get_error_name(code));
         context.0.reset(ResetDirective::SessionOnly).map_err(failed)?;
         context.0.set_parameter(DParameter::StableOutBuffer(true)).map_err(failed)?;
+        // the frame's own short checksum says nothing that the digest of every file does not
+        context.0.set_parameter(DParameter::ForceIgnoreChecksum(true)).map_err(failed)?;
         output.clear();
         output.reserve_exact(plain);
         Ok(Self { input, context, output, consumed: 0, open: None })

@@ -297,11 +297,6 @@ fn lock_finding(
     Some(Finding::backup("locks", kind))
 }
 
-/// What was restored, and what is needed to question it.
-struct Usable {
-    restored: Restored,
-}
-
 async fn restore(
     scenario: &Scenario,
     services: &Services<'_>,
@@ -309,7 +304,7 @@ async fn restore(
     prepared: Prepared,
     leash: &Leash,
     recorder: &mut Recorder<'_>,
-) -> Result<Usable, Ended> {
+) -> Result<Restored, Ended> {
     recorder.phase(Phase::Restore)?;
     let Prepared { located, objects } = prepared;
     let owner = sandbox.owner();
@@ -387,22 +382,22 @@ async fn restore(
             .map(|(detail, count)| Finding::warning("restore", Cause::Backup, FindingKind::EntriesSkipped { count, detail })),
     )?;
     recorder.record(DrillEventKind::BecameUsable)?;
-    Ok(Usable { restored })
+    Ok(restored)
 }
 
 async fn verify(
     scenario: &Scenario,
     services: &Services<'_>,
     sandbox: &Sandbox,
-    usable: Usable,
+    restored: Restored,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
     recorder.phase(Phase::Verify)?;
     let started = start_of(recorder);
-    let tree = RestoredTree::new(sandbox.root()?, &usable.restored);
+    let tree = RestoredTree::new(sandbox.root()?, &restored);
     // content that differs from what the manifest says is never left to whether somebody asks
     let asked = scenario.checks.iter().any(|c| c.kind == CheckKind::Manifest);
-    if let Some(compared) = usable.restored.compared.as_ref().filter(|c| !asked && !c.is_clean()) {
+    if let Some(compared) = restored.compared.as_ref().filter(|c| !asked && !c.is_clean()) {
         let kind = FindingKind::TreeDiffers {
             summary: compared.summary.clone(),
             aspects: compared.aspects.iter().map(|(aspect, count)| (aspect.word().to_owned(), *count)).collect(),

@@ -1,54 +1,81 @@
 //! A reader on a thread of its own, so that stages of one stream work at the same time.
 
 use std::io::{self, BufRead, Read};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 /// Buffers on their way.
-const DEPTH: usize = 3;
+const DEPTH: usize = 6;
+
+/// The thread of a pump: one that lives by itself, or one within a scope.
+enum Thread<'scope> {
+    Own(JoinHandle<()>),
+    Scoped(ScopedJoinHandle<'scope, ()>),
+}
 
 /// The near end of a pump.
-pub(super) struct Pump {
+pub(super) struct Pump<'scope> {
     full: Option<Receiver<io::Result<Vec<u8>>>>,
     empty: Option<Sender<Vec<u8>>>,
     buffer: Vec<u8>,
     at: usize,
     done: bool,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<'scope>>,
 }
 
-impl Pump {
+impl Pump<'static> {
     /// Reads `reader` on a new thread, in buffers of `size` bytes that are filled before they are passed on.
-    pub(super) fn new(name: &str, mut reader: Box<dyn Read + Send>, size: usize) -> io::Result<Self> {
-        let (full_in, full) = bounded::<io::Result<Vec<u8>>>(DEPTH);
-        let (empty, empty_out) = bounded::<Vec<u8>>(DEPTH + 2);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            loop {
-                let mut buffer = empty_out.try_recv().unwrap_or_default();
-                buffer.resize(size, 0);
-                let result = fill(&mut *reader, &mut buffer);
-                let last = !matches!(result, Ok(n) if n == size);
-                let sent = match result {
-                    Ok(0) => break,
-                    Ok(n) => {
-                        buffer.truncate(n);
-                        full_in.send(Ok(buffer))
-                    }
-                    Err((0, error)) => full_in.send(Err(error)),
-                    // what came before the error is still good for telling what went wrong further on
-                    Err((n, error)) => {
-                        buffer.truncate(n);
-                        full_in.send(Ok(buffer)).and_then(|()| full_in.send(Err(error)))
-                    }
-                };
-                if sent.is_err() || last {
-                    break;
-                }
-            }
-        })?;
-        Ok(Self { full: Some(full), empty: Some(empty), buffer: Vec::new(), at: 0, done: false, thread: Some(thread) })
+    pub(super) fn new(name: &str, reader: Box<dyn Read + Send>, size: usize) -> io::Result<Self> {
+        let (mut near, far) = ends(reader, size);
+        near.thread = Some(Thread::Own(std::thread::Builder::new().name(name.to_owned()).spawn(far)?));
+        Ok(near)
     }
+}
+
+impl<'scope> Pump<'scope> {
+    /// The same, with a reader that only lives within `scope`.
+    pub(super) fn within<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        name: &str,
+        reader: Box<dyn Read + Send + 'scope>,
+        size: usize,
+    ) -> io::Result<Self> {
+        let (mut near, far) = ends(reader, size);
+        near.thread = Some(Thread::Scoped(std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, far)?));
+        Ok(near)
+    }
+}
+
+/// The near end, and the work of the far one.
+fn ends<'r, 'scope>(mut reader: Box<dyn Read + Send + 'r>, size: usize) -> (Pump<'scope>, impl FnOnce() + Send + 'r) {
+    let (full_in, full) = bounded::<io::Result<Vec<u8>>>(DEPTH);
+    let (empty, empty_out) = bounded::<Vec<u8>>(DEPTH + 2);
+    let far = move || {
+        loop {
+            let mut buffer = empty_out.try_recv().unwrap_or_default();
+            buffer.resize(size, 0);
+            let result = fill(&mut *reader, &mut buffer);
+            let last = !matches!(result, Ok(n) if n == size);
+            let sent = match result {
+                Ok(0) => break,
+                Ok(n) => {
+                    buffer.truncate(n);
+                    full_in.send(Ok(buffer))
+                }
+                Err((0, error)) => full_in.send(Err(error)),
+                // what came before the error is still good for telling what went wrong further on
+                Err((n, error)) => {
+                    buffer.truncate(n);
+                    full_in.send(Ok(buffer)).and_then(|()| full_in.send(Err(error)))
+                }
+            };
+            if sent.is_err() || last {
+                break;
+            }
+        }
+    };
+    (Pump { full: Some(full), empty: Some(empty), buffer: Vec::new(), at: 0, done: false, thread: None }, far)
 }
 
 /// Fills the buffer; on an error, how many bytes came before it.
@@ -65,7 +92,7 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, (usize, io::E
     Ok(filled)
 }
 
-impl BufRead for Pump {
+impl BufRead for Pump<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.buffer.len() && !self.done {
             let received = self.full.as_ref().map(Receiver::recv);
@@ -97,7 +124,7 @@ impl BufRead for Pump {
     }
 }
 
-impl Read for Pump {
+impl Read for Pump<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let n = available.len().min(buf.len());
@@ -107,17 +134,21 @@ impl Read for Pump {
     }
 }
 
-impl Pump {
+impl Pump<'_> {
     /// A thread that panicked has not told of an end: its silence must not pass for one.
     fn join(&mut self) -> io::Result<()> {
-        match self.thread.take().map(JoinHandle::join) {
+        let joined = self.thread.take().map(|thread| match thread {
+            Thread::Own(thread) => thread.join(),
+            Thread::Scoped(thread) => thread.join(),
+        });
+        match joined {
             Some(Err(_)) => Err(io::Error::other("a stage of the restore failed unexpectedly")),
             Some(Ok(())) | None => Ok(()),
         }
     }
 }
 
-impl Drop for Pump {
+impl Drop for Pump<'_> {
     fn drop(&mut self) {
         // without receivers its next send fails, and it ends
         self.full = None;

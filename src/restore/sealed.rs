@@ -19,6 +19,7 @@ use super::deferred::nameless;
 use super::error::Step;
 use super::feeder::{Feeder, FeederGone, Job, Pieces};
 use super::index_file::IndexFile;
+use super::pump::Pump;
 use super::tree_writer::{Links, Tree};
 use super::{Compared, Member, Progress, RestoreError, Restored, SealedSource, Target, TreeWriter};
 use crate::codec::age::{self, AgeReader, Identities, SegmentReader};
@@ -348,32 +349,37 @@ impl Run<'_> {
             Some(context) => context,
             None => context.insert(ZstdContext::new()?),
         };
-        // an ordinary segment fits into memory as a whole; a large file's does not
-        let plain: Box<dyn BufRead + '_> = if segment.plain <= IN_PLACE {
-            Box::new(ZstdInPlace::new(sealed, context, segment.plain as usize, plain)?)
-        } else {
-            Box::new(BufReader::with_capacity(WINDOW, ZstdReader::new(sealed)?))
-        };
-        let ending = if segment.ends { Ending::Demanded } else { Ending::Open };
-        let mut tar = TarReader::new(plain, ending);
         let mut found: Vec<FileEntry> = Vec::with_capacity(expected.len());
-        while let Some(entry) = tar.next_entry()? {
-            if found.len() as u64 >= segment.entries.saturating_add(10_000) {
-                return Err(
-                    RestoreError::Differs { member, detail: "a segment has many more entries than the index says".to_owned() }.into()
-                );
+        std::thread::scope(|scope| -> Result<(), Step> {
+            // an ordinary segment fits into memory as a whole; a large file's does not
+            let plain: Box<dyn BufRead + '_> = if segment.plain <= IN_PLACE {
+                Box::new(ZstdInPlace::new(sealed, context, segment.plain as usize, plain)?)
+            } else {
+                // its decoding and its writing share the work: no other segment is delivered meanwhile
+                let reader = Box::new(ZstdReader::new(sealed)?);
+                Box::new(Pump::within(scope, "restore-decode", reader, WINDOW).map_err(|e| RestoreError::scratch("start a thread", e))?)
+            };
+            let ending = if segment.ends { Ending::Demanded } else { Ending::Open };
+            let mut tar = TarReader::new(plain, ending);
+            while let Some(entry) = tar.next_entry()? {
+                if found.len() as u64 >= segment.entries.saturating_add(10_000) {
+                    return Err(
+                        RestoreError::Differs { member, detail: "a segment has many more entries than the index says".to_owned() }.into()
+                    );
+                }
+                let written = writer.write(entry, Links::Last, |sink| tar.read_data(sink))?;
+                found.extend(written);
             }
-            let written = writer.write(entry, Links::Last, |sink| tar.read_data(sink))?;
-            found.extend(written);
-        }
-        if !tar.skipped().is_empty() {
-            return Err(RestoreError::Damaged {
-                member,
-                layer: Layer::Tar,
-                detail: "it has entries of a kind that no sealed set has".to_owned(),
+            if !tar.skipped().is_empty() {
+                return Err(RestoreError::Damaged {
+                    member,
+                    layer: Layer::Tar,
+                    detail: "it has entries of a kind that no sealed set has".to_owned(),
+                }
+                .into());
             }
-            .into());
-        }
+            Ok(())
+        })?;
         // links are compared by what they say, so order is all that comparing needs
         found.sort_by(|a, b| a.path.cmp(&b.path));
         let mut noted = Vec::new();
