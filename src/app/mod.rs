@@ -243,12 +243,13 @@ impl App {
     fn runner_facts(&self) -> RunnerFacts {
         let uname = rustix::system::uname();
         let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
-        let login = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| self.environment.get(name)).unwrap_or("uid");
+        let login = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| self.environment.get(name));
+        let uid = rustix::process::getuid().as_raw();
         RunnerFacts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             binary_sha256: own_digest(),
             host: text(uname.nodename()),
-            actor: format!("{login} ({})", rustix::process::getuid().as_raw()),
+            actor: login.map_or(format!("uid {uid}"), |login| format!("{login} (uid {uid})")),
             system: format!("{} {} {}", text(uname.sysname()), text(uname.release()), text(uname.machine())),
         }
     }

@@ -21,7 +21,7 @@ struct Row {
 }
 
 pub(super) async fn run(cli: &Cli, app: &App, args: &DoctorArgs) -> Result<Exit, Failure> {
-    let scenarios = args.scenarios.iter().map(|s| app.scenario(s)).collect::<Result<Vec<_>, _>>().map_err(Failure::config)?;
+    let scenarios = args.scenarios.iter().map(|s| super::scenario(app, s)).collect::<Result<Vec<_>, _>>()?;
     let mut rows = Vec::new();
     let probe = SandboxSpec::new(DrillId(uuid::Uuid::now_v7().to_string()), ResourceLimits::default(), app.sandboxes());
     for promise in promises(&probe).await {

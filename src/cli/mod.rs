@@ -23,6 +23,8 @@ pub use args::{Cli, Command};
 pub use exit::{Exit, Failure};
 
 use crate::app::App;
+use crate::config::ConfigError;
+use crate::domain::Scenario;
 
 /// Parses, runs, prints; the exit status of the process.
 pub fn main() -> std::process::ExitCode {
@@ -44,6 +46,15 @@ pub fn main() -> std::process::ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// A scenario by its path or name, or what to do about it.
+fn scenario(app: &App, named: &str) -> Result<Scenario, Failure> {
+    app.scenario(named).map_err(|error| match error {
+        ConfigError::Unreadable { .. } => Failure::config(error)
+            .with_advice(format!("name a scenario's file, or one in {} without its .toml", app.settings.scenarios.0.display())),
+        ConfigError::Mistakes(_) => Failure::config(error),
+    })
 }
 
 fn run(cli: &Cli) -> Result<Exit, Failure> {

@@ -12,7 +12,7 @@ use crate::domain::{ByteSize, PointForm, Scenario, ScratchKind, select};
 use crate::drill::{Keyring, Vaults};
 
 pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Failure> {
-    let scenarios = args.scenarios.iter().map(|s| app.scenario(s)).collect::<Result<Vec<_>, _>>().map_err(Failure::config)?;
+    let scenarios = args.scenarios.iter().map(|s| super::scenario(app, s)).collect::<Result<Vec<_>, _>>()?;
     let mut plans = Vec::new();
     for scenario in &scenarios {
         let plan = plan(app, scenario, args).await?;

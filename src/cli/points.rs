@@ -14,7 +14,7 @@ use crate::vault::{VaultError, VaultView};
 const WITH_LOCKS: usize = 50;
 
 pub(super) async fn run(cli: &Cli, app: &App, args: &ScenarioArgs) -> Result<Exit, Failure> {
-    let scenario = app.scenario(&args.scenario).map_err(Failure::config)?;
+    let scenario = super::scenario(app, &args.scenario)?;
     let view = app.vaults().open(&scenario.source).await.map_err(unreachable)?;
     let mut list = view.points().await.map_err(unreachable)?;
     list.points.sort_by(|a, b| b.captured_at.cmp(&a.captured_at).then_with(|| b.id.cmp(&a.id)));

@@ -20,7 +20,7 @@ use crate::sandbox::Isolation;
 
 pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Failure> {
     // every scenario is read before any drill starts
-    let scenarios = args.scenarios.iter().map(|s| app.scenario(s)).collect::<Result<Vec<_>, _>>().map_err(Failure::config)?;
+    let scenarios = args.scenarios.iter().map(|s| super::scenario(app, s)).collect::<Result<Vec<_>, _>>()?;
     if args.point.is_some() && scenarios.len() > 1 {
         return Err(Failure::config(anyhow::anyhow!("--point names one recovery point, and there are {} scenarios", scenarios.len())));
     }
