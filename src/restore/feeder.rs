@@ -30,17 +30,13 @@ pub(super) struct Job {
     pub(super) pieces: Receiver<Vec<u8>>,
 }
 
-/// Delivers ciphertext and index lines to the workers, part by part, segment by segment. Two of them feed two parts at a
-/// time: while one delivers a large file, which is one segment, the other keeps the other workers busy.
+/// Delivers ciphertext and index lines to the workers, part by part, segment by segment.
 pub(super) struct Feeder<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) jobs: Sender<Job>,
     pub(super) empty: Receiver<Vec<u8>>,
     pub(super) lines: Lines,
-    /// Which parts are this feeder's: every `feeders`-th from `first` on.
-    pub(super) first: u32,
-    pub(super) feeders: u32,
-    /// The first of them that is not the one the manifest describes.
+    /// The first part that is not the one the manifest describes.
     pub(super) differs: Option<RestoreError>,
 }
 
@@ -52,10 +48,6 @@ impl Feeder<'_> {
         let set = self.run.set;
         let mut next = self.next_segment()?;
         for (number, (source, object)) in (0u32..).zip(set.parts.iter().zip(set.manifest.parts())) {
-            if number % self.feeders != self.first {
-                next = self.pass_over(number, next)?;
-                continue;
-            }
             next = self.feed_part(number, *source, object, identities, next)?;
             if let Err(error) = check_digest(Member::Part(number), *source, object) {
                 self.differs.get_or_insert(error);
@@ -65,17 +57,6 @@ impl Feeder<'_> {
             return Err(index_wrong("it has segments beyond the last part"));
         }
         Ok(())
-    }
-
-    /// Passes over the lines of a part that another feeder feeds, and checks.
-    fn pass_over(&mut self, number: u32, mut next: Option<Segment>) -> Result<Option<Segment>, RestoreError> {
-        while let Some(segment) = next.filter(|s| s.part == number) {
-            for _ in 0..segment.entries {
-                self.lines.next_line().map_err(|e| RestoreError::scratch("read the spooled index", e))?;
-            }
-            next = self.next_segment()?;
-        }
-        Ok(next)
     }
 
     fn feed_part(

@@ -31,8 +31,6 @@ use crate::domain::{Blake3, FileEntry, RestoredFacts, TreeDifference, compare};
 
 /// Plaintext that is unpacked at a time: written and hashed while it is in the core's own cache.
 const WINDOW: usize = 256 << 10;
-/// Parts that are fetched at the same time.
-const FEEDERS: u32 = 2;
 /// Segments of up to this many plain bytes are decompressed into one buffer.
 const IN_PLACE: u64 = 8 << 20;
 
@@ -285,9 +283,7 @@ impl Run<'_> {
     fn parts(&self, identities: &Identities, index: &IndexFile) -> Result<(), RestoreError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = self.target.workers.unwrap_or(cores.clamp(2, 8)).max(1);
-        let feeders = u32::try_from(self.set.parts.len()).map_or(FEEDERS, |parts| parts.clamp(1, FEEDERS));
-        // by feeder: the first of them is told, so that the same damage is always told the same
-        let mut differs: Vec<Option<RestoreError>> = Vec::new();
+        let mut differs = None;
         std::thread::scope(|scope| {
             let (jobs_in, jobs) = bounded::<Job>(1);
             let (empty_in, empty) = unbounded::<Vec<u8>>();
@@ -301,32 +297,15 @@ impl Run<'_> {
                 }
             }
             drop((jobs, empty_in));
-            let feeds: Vec<_> = (0..feeders)
-                .map(|first| {
-                    let (jobs, empty) = (jobs_in.clone(), empty.clone());
-                    let mut feeder = Feeder { run: self, jobs, empty, lines: index.lines(), first, feeders, differs: None };
-                    std::thread::Builder::new().name(format!("restore-feed-{first}")).spawn_scoped(scope, move || {
-                        if let Err(error) = feeder.feed(identities) {
-                            self.fail(error);
-                        }
-                        feeder.differs.take()
-                    })
-                })
-                .collect();
-            drop((jobs_in, empty));
-            for feed in feeds {
-                match feed.map(std::thread::ScopedJoinHandle::join) {
-                    Ok(Ok(found)) => differs.push(found),
-                    Ok(Err(_)) => {
-                        self.fail(RestoreError::Scratch { operation: "feed a part", source: io::Error::other("a thread broke down") })
-                    }
-                    Err(source) => self.fail(RestoreError::Scratch { operation: "start a thread", source }),
-                }
+            let mut feeder = Feeder { run: self, jobs: jobs_in, empty, lines: index.lines(), differs: None };
+            if let Err(error) = feeder.feed(identities) {
+                self.fail(error);
             }
-            // with the feeders the queue ends: the workers finish what they have, and end
+            differs = feeder.differs.take();
+            // dropping the feeder closes the queue: the workers finish what they have, and end
         });
         // a worker that found the damaged chunk says more than a digest that does not match
-        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().or(differs.into_iter().flatten().next()) {
+        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().or(differs) {
             Some(error) => Err(error),
             None => Ok(()),
         }

@@ -69,8 +69,8 @@ pub struct SealOptions<'a> {
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// A quarter of a gibibyte: small enough that most backups have several, which restore side by side.
-pub const PART_SIZE: u64 = 256 << 20;
+/// About a gibibyte.
+pub const PART_SIZE: u64 = 1 << 30;
 /// Four mebibytes.
 pub const SEGMENT_SIZE: u64 = 4 << 20;
 /// zstd's own default.

@@ -91,7 +91,7 @@ impl Default for Tuning {
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(20),
             parallel: 6,
-            range: 2 << 20,
+            range: 4 << 20,
         }
     }
 }
