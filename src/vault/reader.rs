@@ -138,21 +138,28 @@ impl Fetch {
         let mut next = part.start;
         let mut deadline = Box::pin(tokio::time::sleep(self.patience.total));
         let (mut tries, mut waited) = (0, Duration::ZERO);
+        let mut last: Option<StorageError> = None;
         while next < part.end {
             let before = next;
             let Err(failure) = self.attempt(&mut frames, &mut next, part.end, &mut deadline).await else { break };
             if next > before {
                 deadline = Box::pin(tokio::time::sleep(self.patience.total));
                 (tries, waited) = (0, Duration::ZERO);
+                last = None;
             }
-            let pause = self.patience.next(&failure, tries, waited).filter(|_| !deadline.is_elapsed());
-            let Some(pause) = pause else { return Err(self.given_up(next, failure.error)) };
+            let cut_off = deadline.is_elapsed();
+            let Some(pause) = self.patience.next(&failure, tries, waited).filter(|_| !cut_off) else {
+                // a try that the deadline cut off says less than the one before it
+                let error = last.filter(|_| cut_off).unwrap_or(failure.error);
+                return Err(self.given_up(next, error));
+            };
             tries += 1;
             waited += pause;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = &mut deadline => return Err(self.given_up(next, failure.error)),
             }
+            last = Some(failure.error);
         }
         Ok(frames)
     }

@@ -115,7 +115,7 @@ async fn a_corrupt_byte_changes_the_digest() {
 async fn patience_ends_with_the_servers_own_reason() {
     let faulty = Faulty::new().await;
     let settings = Settings {
-        tuning: firedrill::storage::Tuning { patience: Duration::from_millis(600), ..servers::quick() },
+        tuning: firedrill::storage::Tuning { patience: Duration::from_secs(2), ..servers::quick() },
         endpoint: Some(faulty.proxy.url()),
         allow_http: true,
         ..Settings::default()
