@@ -119,9 +119,7 @@ impl<R: BufRead> BufRead for ZstdInPlace<'_, R> {
 
 impl<R: BufRead> Read for ZstdInPlace<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.fill_buf()?.read(buf)?;
-        self.consume(n);
-        Ok(n)
+        super::read_buffered(self, buf)
     }
 }
 

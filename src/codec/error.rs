@@ -187,6 +187,15 @@ impl<R: io::BufRead> io::BufRead for Tap<R> {
     }
 }
 
+/// How a reader that has a buffer of its own reads: as much of what is there as fits.
+pub(crate) fn read_buffered(reader: &mut (impl io::BufRead + ?Sized), buf: &mut [u8]) -> io::Result<usize> {
+    let available = reader.fill_buf()?;
+    let n = available.len().min(buf.len());
+    buf[..n].copy_from_slice(&available[..n]);
+    reader.consume(n);
+    Ok(n)
+}
+
 /// Fills `buf` as far as the reader goes; how many bytes came.
 pub(super) fn read_full(reader: &mut (impl io::Read + ?Sized), buf: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;

@@ -16,4 +16,5 @@ pub mod tar;
 pub use decompress::{Compression, decompressor};
 pub(crate) use decompress::{ZstdContext, ZstdInPlace, ZstdReader};
 pub use detect::{Layer, PREFIX, detect};
+pub(crate) use error::read_buffered;
 pub use error::{CodecError, Fault, Limit, fault};

@@ -126,11 +126,7 @@ impl BufRead for Pump<'_> {
 
 impl Read for Pump<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let n = available.len().min(buf.len());
-        buf[..n].copy_from_slice(&available[..n]);
-        self.consume(n);
-        Ok(n)
+        crate::codec::read_buffered(self, buf)
     }
 }
 

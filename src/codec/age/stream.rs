@@ -158,11 +158,7 @@ impl<R: Read> Read for AgeReader<R> {
             }
             return Ok(got);
         }
-        let available = self.fill_buf()?;
-        let n = available.len().min(buf.len());
-        buf[..n].copy_from_slice(&available[..n]);
-        self.consume(n);
-        Ok(n)
+        crate::codec::read_buffered(self, buf)
     }
 }
 
@@ -216,11 +212,7 @@ impl<'a, R: BufRead> SegmentReader<'a, R> {
 
 impl<R: BufRead> Read for SegmentReader<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let n = available.len().min(buf.len());
-        buf[..n].copy_from_slice(&available[..n]);
-        self.consume(n);
-        Ok(n)
+        crate::codec::read_buffered(self, buf)
     }
 }
 
