@@ -144,7 +144,7 @@ impl App {
         let known_names = Mutex::new(Annex::new(drill.clone()));
         let names = |name: &Pseudonym, raw: &[u8]| known_names.lock().unwrap_or_else(PoisonError::into_inner).note(name, raw);
         let keyring = FileKeyring::new(self.environment.clone());
-        let vaults = Storages { environment: self.environment.clone(), clock: Arc::clone(&self.clock) };
+        let vaults = self.vaults();
         let services = Services {
             clock: &*self.clock,
             vaults: &vaults,

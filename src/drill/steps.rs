@@ -90,7 +90,6 @@ pub(super) async fn in_sandbox(
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What work on blocking threads carries: what ends it, at work and while it waits for the storage, and a sign of life.
-#[derive(Clone)]
 struct Leash {
     flag: CancelFlag,
     ended: CancellationToken,
@@ -225,8 +224,11 @@ async fn preflight(
     let objects: Vec<(Pinned, Option<SetObject>)> = futures_util::stream::iter(members)
         .map(|(object, member)| async move {
             let role = member.as_ref().map_or("object", |m| m.role.word());
-            let pinned = view.pin(&object, role).await;
-            pinned.map(|p| (p, member)).map_err(|e| Stop::vault("preflight", &e, object_name(services, &object.key)))
+            let pinned = view.pin(&object, role).await.map_err(|e| Stop::vault("preflight", &e, object_name(services, &object.key)))?;
+            if let Some(member) = &member {
+                view.quote(&pinned, member.blake3, member.sha256);
+            }
+            Ok::<_, Stop>((pinned, member))
         })
         .buffered(8)
         .try_collect()
@@ -364,11 +366,7 @@ async fn restore(
     record_chain(&located, services, recorder)?;
     let restored = outcome.map_err(|_| Stop::crashed("restore"))?.map_err(|error| {
         let object = |member: Member| names.iter().find(|(m, _)| *m == member).map_or_else(nobody, |(_, name)| name.clone());
-        let entry = |entry: &EntryName| {
-            let name = services.pseudonyms.path(&entry.0);
-            (services.names)(&name, &entry.0);
-            name
-        };
+        let entry = |entry: &EntryName| path_name(services, &entry.0);
         Stop::restore(&error, &object, &entry, scenario)
     })?;
     recorder.record(DrillEventKind::Restored { facts: restored.facts.clone() })?;
@@ -401,11 +399,11 @@ async fn verify(
         let kind = FindingKind::TreeDiffers {
             summary: compared.summary.clone(),
             aspects: compared.aspects.iter().map(|(aspect, count)| (aspect.word().to_owned(), *count)).collect(),
-            examples: compared.examples.iter().map(|d| path_name(services, &d.path)).collect(),
+            examples: compared.examples.iter().map(|d| path_name(services, d.path.as_bytes())).collect(),
         };
         recorder.found([Finding::backup("restore", kind)])?;
     }
-    let pseudonym = |path: &RestorePath| path_name(services, path);
+    let pseudonym = |path: &RestorePath| path_name(services, path.as_bytes());
     let programs = InSandbox { sandbox, time: scenario.limits.time };
     let asked = Asked { tree: &tree, programs: &programs, started, pseudonym: &pseudonym };
     for check in &scenario.checks {
@@ -418,19 +416,9 @@ async fn verify(
     Ok(())
 }
 
-/// Records what was read, also where the restore failed half-way. SHA-256 is quoted from the manifest where the BLAKE3 of
-/// the bytes read is the manifest's: so every byte is hashed once.
+/// Records what was read, also where the restore failed half-way.
 fn record_chain(located: &Located, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<(), RecordError> {
-    let mut chain = located.view.chain(&|key| object_name(services, key));
-    if let Some(manifest) = &located.manifest {
-        for read in chain.objects.iter_mut().filter(|read| read.sha256.is_none()) {
-            let known = manifest.objects.iter().find(|o| Some(o.blake3) == read.blake3 && o.size == read.size);
-            if let Some(known) = known {
-                read.sha256 = Some(known.sha256);
-                read.sha256_from = Some("manifest".to_owned());
-            }
-        }
-    }
+    let chain = located.view.chain(&|key| object_name(services, key));
     recorder.record(DrillEventKind::ChainRecorded { chain, transport: located.view.transport() })
 }
 
@@ -444,9 +432,9 @@ fn object_name(services: &Services<'_>, key: &str) -> Pseudonym {
     name
 }
 
-fn path_name(services: &Services<'_>, path: &RestorePath) -> Pseudonym {
-    let name = services.pseudonyms.path(path.as_bytes());
-    (services.names)(&name, path.as_bytes());
+fn path_name(services: &Services<'_>, path: &[u8]) -> Pseudonym {
+    let name = services.pseudonyms.path(path);
+    (services.names)(&name, path);
     name
 }
 
