@@ -28,7 +28,6 @@ pub use sealed::{SealedSet, restore_sealed};
 pub use tree_writer::TreeWriter;
 
 use crate::domain::{Blake3, ResourceLimits, RestorePath, RestoredFacts, TreeDifference, TreeSummary};
-pub use crate::tree::{Walk, WalkError, WalkOptions, walk};
 
 /// An object as it is stored. Whoever implements it fetches, in parallel if it likes, and hashes what it delivers.
 pub trait SealedSource: Send + Sync {

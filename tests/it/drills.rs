@@ -18,7 +18,7 @@ use firedrill::codec::manifest::{
 use firedrill::codec::tar::TarWriter;
 use firedrill::domain::{Blake3, EntryKind, FileEntry, Sha256, Timestamp};
 use firedrill::evidence::{Attestation, TrustFile, verify};
-use firedrill::restore::{WalkOptions, walk};
+use firedrill::tree::{WalkOptions, walk};
 use serde_json::Value;
 
 /// A patient, of whom the sample data is full: in names, contents and links.

@@ -13,10 +13,10 @@ use firedrill::codec::age::{Identities, Recipients};
 use firedrill::codec::manifest::{INDEX, MANIFEST, Manifest};
 use firedrill::domain::{Blake3, FileEntry, Timestamp, TreeDifference};
 use firedrill::restore::{
-    ArchiveOptions, Budgets, CancelFlag, RestoreError, Restored, SealedSet, SealedSource, Target, WalkOptions, restore_archive,
-    restore_sealed, walk,
+    ArchiveOptions, Budgets, CancelFlag, RestoreError, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
 };
 use firedrill::seal::{LocalSetWriter, SealError, SealOptions, SealProgress, SealSource, Sealed, seal};
+use firedrill::tree::{WalkOptions, walk};
 use tempfile::TempDir;
 
 /// Bytes as an object, hashed as they are read.
