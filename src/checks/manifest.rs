@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::thread::{Builder, Scope};
 
 use super::{Answer, CheckError, Entries, Restored};
-use crate::domain::{Aspect, Finding, FindingKind, Pseudonym, compare};
+use crate::domain::{Aspect, FileEntry, Finding, FindingKind, Pseudonym, compare};
 
 /// How many differing entries are shown by pseudonym.
 const EXAMPLES: usize = 10;
@@ -24,18 +25,22 @@ pub(super) fn ask(name: &str, restored: &Restored<'_>) -> Result<Answer, CheckEr
     let (counted, paths) = restored.tree.met_while_writing();
     let mut aspects: BTreeMap<Aspect, u64> = BTreeMap::new();
     let mut examples: Vec<Pseudonym> = paths.iter().take(EXAMPLES).map(restored.pseudonym).collect();
-    let (mut left, mut right) = (Fallible::new(expected), Fallible::new(restored.tree.walk()?));
-    let mut summary = compare(left.by_ref(), right.by_ref(), |difference| {
-        *aspects.entry(difference.aspect).or_default() += 1;
-        if examples.len() < EXAMPLES {
-            let pseudonym = (restored.pseudonym)(&difference.path);
-            if !examples.contains(&pseudonym) {
-                examples.push(pseudonym);
+    let walk = restored.tree.walk()?;
+    let mut summary = std::thread::scope(|scope| -> io::Result<_> {
+        let (mut left, mut right) = (Fallible::new(ahead(scope, expected)?), Fallible::new(ahead(scope, walk)?));
+        let summary = compare(left.by_ref(), right.by_ref(), |difference| {
+            *aspects.entry(difference.aspect).or_default() += 1;
+            if examples.len() < EXAMPLES {
+                let pseudonym = (restored.pseudonym)(&difference.path);
+                if !examples.contains(&pseudonym) {
+                    examples.push(pseudonym);
+                }
             }
-        }
-    });
-    left.finish()?;
-    right.finish()?;
+        });
+        left.finish()?;
+        right.finish()?;
+        Ok(summary)
+    })?;
     // the walk knows neither bytes nor attributes: where these differed is only known from the writing
     let mut unseen = 0;
     for (aspect, count) in counted {
@@ -68,6 +73,24 @@ pub(super) fn ask(name: &str, restored: &Restored<'_>) -> Result<Answer, CheckEr
     })
 }
 
+/// Entries that travel together.
+const BATCH: usize = 256;
+
+/// Reads entries on a thread of their own: index and disk are read at the same time. A thread that panics takes the scope
+/// with it, so its silence cannot pass for the end.
+fn ahead<'scope>(scope: &'scope Scope<'scope, '_>, mut entries: Entries<'scope>) -> io::Result<Entries<'scope>> {
+    let (send, receive) = crossbeam_channel::bounded::<Vec<io::Result<FileEntry>>>(4);
+    Builder::new().name("verify-read".to_owned()).spawn_scoped(scope, move || {
+        loop {
+            let batch: Vec<_> = entries.by_ref().take(BATCH).collect();
+            if batch.is_empty() || send.send(batch).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(Box::new(receive.into_iter().flatten()))
+}
+
 /// Entries up to the first error, which is kept for afterwards.
 struct Fallible<'a> {
     entries: Entries<'a>,
@@ -84,7 +107,7 @@ impl<'a> Fallible<'a> {
 }
 
 impl Iterator for Fallible<'_> {
-    type Item = crate::domain::FileEntry;
+    type Item = FileEntry;
     fn next(&mut self) -> Option<Self::Item> {
         if self.error.is_some() {
             return None;
