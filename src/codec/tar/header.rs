@@ -99,11 +99,14 @@ impl Block {
     pub(super) fn check(&self) -> Result<(), &'static str> {
         const WRONG: &str = "a header's checksum does not match";
         let written = number(&self.0[148..156]).map_err(|_| WRONG)?;
-        let (mut unsigned, mut signed) = (8 * i64::from(b' '), 8 * i64::from(b' '));
-        for byte in self.0[..148].iter().chain(&self.0[156..]) {
-            unsigned += i64::from(*byte);
-            signed += i64::from(*byte as i8);
-        }
+        // the field itself counts as spaces
+        let sum = |bytes: &[u8]| bytes.iter().map(|&b| u32::from(b)).sum::<u32>();
+        let spaces = 8 * u32::from(b' ');
+        let unsigned = sum(&self.0) - sum(&self.0[148..156]) + spaces;
+        // some old tars took bytes for signed: each of these counts 256 less
+        let high = |bytes: &[u8]| bytes.iter().map(|&b| u32::from(b >> 7)).sum::<u32>();
+        let signed = i64::from(unsigned) - 256 * i64::from(high(&self.0) - high(&self.0[148..156]));
+        let unsigned = i64::from(unsigned);
         if written == unsigned || written == signed { Ok(()) } else { Err(WRONG) }
     }
 }
