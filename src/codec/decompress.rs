@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use super::error::Tap;
 use super::lz4::Lz4Reader;
@@ -51,78 +51,6 @@ pub fn decompressor<'a>(compression: Compression, input: impl BufRead + Send + '
     })
 }
 
-/// A zstd decoder's memory, which one stream after the other can use.
-pub(crate) struct ZstdContext(DCtx<'static>);
-
-impl ZstdContext {
-    pub(crate) fn new() -> io::Result<Self> {
-        let mut context = DCtx::try_create().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        context.set_parameter(DParameter::WindowLogMax(31)).map_err(|code| io::Error::other(get_error_name(code)))?;
-        Ok(Self(context))
-    }
-}
-
-/// Reads zstd frames of a known size into one buffer that keeps all of it: the decoder's window is its own output, and
-/// what it has just made is handed out while it is in the core's cache.
-pub(crate) struct ZstdInPlace<'d, R> {
-    input: R,
-    context: &'d mut ZstdContext,
-    output: &'d mut Vec<u8>,
-    consumed: usize,
-    /// Whether a frame is open; `None` before the first.
-    open: Option<bool>,
-}
-
-impl<'d, R: BufRead> ZstdInPlace<'d, R> {
-    /// Reads at most `plain` bytes, or as many as `output` had room for before; more are damage.
-    pub(crate) fn new(input: R, context: &'d mut ZstdContext, plain: usize, output: &'d mut Vec<u8>) -> io::Result<Self> {
-        let failed = |code| io::Error::other(get_error_name(code));
-        context.0.reset(ResetDirective::SessionOnly).map_err(failed)?;
-        context.0.set_parameter(DParameter::StableOutBuffer(true)).map_err(failed)?;
-        // the frame's own short checksum says nothing that the digest of every file does not
-        context.0.set_parameter(DParameter::ForceIgnoreChecksum(true)).map_err(failed)?;
-        output.clear();
-        output.reserve_exact(plain);
-        Ok(Self { input, context, output, consumed: 0, open: None })
-    }
-}
-
-impl<R: BufRead> BufRead for ZstdInPlace<'_, R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.consumed == self.output.len() {
-            let input = self.input.fill_buf()?;
-            if input.is_empty() {
-                return match self.open {
-                    None => Err(CodecError::Empty { layer: Layer::Zstd }.into()),
-                    Some(true) => Err(CodecError::Truncated { layer: Layer::Zstd, detail: "it ends within a frame" }.into()),
-                    Some(false) => Ok(&[]),
-                };
-            }
-            let before = self.output.len();
-            let mut out = OutBuffer::around_pos(&mut *self.output, before);
-            let mut feed = InBuffer::around(input);
-            let result = self.context.0.decompress_stream(&mut out, &mut feed);
-            let (used, made) = (feed.pos(), out.pos() > before);
-            self.input.consume(used);
-            let hint = result.map_err(|code| damaged(Layer::Zstd, get_error_name(code)))?;
-            self.open = Some(hint != 0);
-            if used == 0 && !made {
-                return Err(damaged(Layer::Zstd, "it holds more than the index says").into());
-            }
-        }
-        Ok(&self.output[self.consumed..])
-    }
-    fn consume(&mut self, n: usize) {
-        self.consumed += n;
-    }
-}
-
-impl<R: BufRead> Read for ZstdInPlace<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        super::read_buffered(self, buf)
-    }
-}
-
 /// Reads zstd frames, skippable ones included, windows up to 2 GiB (`--long=31`).
 pub(crate) struct ZstdReader<R> {
     input: R,
@@ -133,7 +61,9 @@ pub(crate) struct ZstdReader<R> {
 
 impl<R: BufRead> ZstdReader<R> {
     pub(crate) fn new(input: R) -> io::Result<Self> {
-        Ok(Self { input, context: ZstdContext::new()?.0, open: None })
+        let mut context = DCtx::try_create().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        context.set_parameter(DParameter::WindowLogMax(31)).map_err(|code| io::Error::other(get_error_name(code)))?;
+        Ok(Self { input, context, open: None })
     }
 }
 
@@ -169,7 +99,7 @@ impl<R: BufRead> Read for ZstdReader<R> {
     }
 }
 
-fn damaged(layer: Layer, detail: &str) -> CodecError {
+pub(super) fn damaged(layer: Layer, detail: &str) -> CodecError {
     CodecError::Damaged { layer, detail: detail.to_owned() }
 }
 

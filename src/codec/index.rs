@@ -32,7 +32,8 @@ pub struct IndexHead {
     pub set: String,
 }
 
-/// A stretch of a part that can be decompressed and unpacked by itself: whole zstd frames, whole tar entries.
+/// A stretch of a part that can be decompressed and unpacked by itself: whole tar entries in whole zstd frames, each of which states
+/// its size and holds at most 8 MiB ([`FRAME`](crate::codec::FRAME) as we write them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Segment {

@@ -8,13 +8,15 @@ pub mod age;
 mod decompress;
 mod detect;
 mod error;
+mod frames;
 pub mod index;
 mod lz4;
 pub mod manifest;
 pub mod tar;
 
 pub use decompress::{Compression, decompressor};
-pub(crate) use decompress::{ZstdContext, ZstdInPlace, ZstdReader};
 pub use detect::{Layer, PREFIX, detect};
 pub(crate) use error::read_buffered;
 pub use error::{CodecError, Fault, Limit, fault};
+pub use frames::FRAME;
+pub(crate) use frames::{FrameDecoder, Frames, PackedFrame};

@@ -5,6 +5,7 @@
 //! all names go through [`TreeWriter`], which never follows a link. Nothing is skipped silently: entries that are not
 //! restored are counted, and those that no backup has end the restore.
 
+mod ahead;
 mod archive;
 mod deferred;
 mod error;

@@ -1,54 +1,34 @@
 //! A reader on a thread of its own, so that stages of one stream work at the same time.
 
 use std::io::{self, BufRead, Read};
-use std::thread::{JoinHandle, Scope, ScopedJoinHandle};
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 /// Buffers on their way.
-const DEPTH: usize = 6;
-
-/// The thread of a pump: one that lives by itself, or one within a scope.
-enum Thread<'scope> {
-    Own(JoinHandle<()>),
-    Scoped(ScopedJoinHandle<'scope, ()>),
-}
+const DEPTH: usize = 3;
 
 /// The near end of a pump.
-pub(super) struct Pump<'scope> {
+pub(super) struct Pump {
     full: Option<Receiver<io::Result<Vec<u8>>>>,
     empty: Option<Sender<Vec<u8>>>,
     buffer: Vec<u8>,
     at: usize,
     done: bool,
-    thread: Option<Thread<'scope>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl Pump<'static> {
+impl Pump {
     /// Reads `reader` on a new thread, in buffers of `size` bytes that are filled before they are passed on.
     pub(super) fn new(name: &str, reader: Box<dyn Read + Send>, size: usize) -> io::Result<Self> {
         let (mut near, far) = ends(reader, size);
-        near.thread = Some(Thread::Own(std::thread::Builder::new().name(name.to_owned()).spawn(far)?));
-        Ok(near)
-    }
-}
-
-impl<'scope> Pump<'scope> {
-    /// The same, with a reader that only lives within `scope`.
-    pub(super) fn within<'env>(
-        scope: &'scope Scope<'scope, 'env>,
-        name: &str,
-        reader: Box<dyn Read + Send + 'scope>,
-        size: usize,
-    ) -> io::Result<Self> {
-        let (mut near, far) = ends(reader, size);
-        near.thread = Some(Thread::Scoped(std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, far)?));
+        near.thread = Some(std::thread::Builder::new().name(name.to_owned()).spawn(far)?);
         Ok(near)
     }
 }
 
 /// The near end, and the work of the far one.
-fn ends<'r, 'scope>(mut reader: Box<dyn Read + Send + 'r>, size: usize) -> (Pump<'scope>, impl FnOnce() + Send + 'r) {
+fn ends(mut reader: Box<dyn Read + Send>, size: usize) -> (Pump, impl FnOnce() + Send) {
     let (full_in, full) = bounded::<io::Result<Vec<u8>>>(DEPTH);
     let (empty, empty_out) = bounded::<Vec<u8>>(DEPTH + 2);
     let far = move || {
@@ -92,7 +72,7 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, (usize, io::E
     Ok(filled)
 }
 
-impl BufRead for Pump<'_> {
+impl BufRead for Pump {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.buffer.len() && !self.done {
             let received = self.full.as_ref().map(Receiver::recv);
@@ -124,27 +104,23 @@ impl BufRead for Pump<'_> {
     }
 }
 
-impl Read for Pump<'_> {
+impl Read for Pump {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         crate::codec::read_buffered(self, buf)
     }
 }
 
-impl Pump<'_> {
+impl Pump {
     /// A thread that panicked has not told of an end: its silence must not pass for one.
     fn join(&mut self) -> io::Result<()> {
-        let joined = self.thread.take().map(|thread| match thread {
-            Thread::Own(thread) => thread.join(),
-            Thread::Scoped(thread) => thread.join(),
-        });
-        match joined {
+        match self.thread.take().map(JoinHandle::join) {
             Some(Err(_)) => Err(io::Error::other("a stage of the restore failed unexpectedly")),
             Some(Ok(())) | None => Ok(()),
         }
     }
 }
 
-impl Drop for Pump<'_> {
+impl Drop for Pump {
     fn drop(&mut self) {
         // without receivers its next send fails, and it ends
         self.full = None;

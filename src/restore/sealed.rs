@@ -14,32 +14,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::fs::Mode;
 
+use super::ahead::Ahead;
 use super::archive::add;
 use super::deferred::nameless;
 use super::error::Step;
 use super::feeder::{Feeder, FeederGone, Job, Pieces};
 use super::index_file::IndexFile;
-use super::pump::Pump;
 use super::tree_writer::{Links, Tree};
 use super::{Compared, Member, Progress, RestoreError, Restored, SealedSource, Target, TreeWriter};
 use crate::codec::age::{self, AgeReader, Identities, SegmentReader};
 use crate::codec::index;
 use crate::codec::manifest::{Manifest, SetObject};
 use crate::codec::tar::{Ending, TarReader};
-use crate::codec::{Compression, Layer, Limit, ZstdContext, ZstdInPlace, ZstdReader, decompressor};
+use crate::codec::{Compression, FrameDecoder, Frames, Layer, Limit, decompressor};
 use crate::domain::{Blake3, FileEntry, RestoredFacts, TreeDifference, compare};
 
-/// Plaintext that is unpacked at a time: written and hashed while it is in the core's own cache.
+/// Index lines that are read or spooled at a time, in bytes.
 const WINDOW: usize = 256 << 10;
-/// Segments of up to this many plain bytes are decompressed into one buffer.
-const IN_PLACE: u64 = 8 << 20;
-
-/// What a worker keeps from one segment to the next.
-#[derive(Default)]
-struct Decoder {
-    context: Option<ZstdContext>,
-    plain: Vec<u8>,
-}
+/// Segments of more plain bytes than this hold one large file.
+const LARGE: u64 = 8 << 20;
 
 /// A sealed set to restore: its manifest, read and trusted as far as the caller cares, and its objects.
 pub struct SealedSet<'a> {
@@ -280,9 +273,13 @@ impl Run<'_> {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    fn parts(&self, identities: &Identities, index: &IndexFile) -> Result<(), RestoreError> {
+    fn workers(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let workers = self.target.workers.unwrap_or(cores.clamp(2, 8)).max(1);
+        self.target.workers.unwrap_or(cores.clamp(2, 8)).max(1)
+    }
+
+    fn parts(&self, identities: &Identities, index: &IndexFile) -> Result<(), RestoreError> {
+        let workers = self.workers();
         let mut differs = None;
         std::thread::scope(|scope| {
             let (jobs_in, jobs) = bounded::<Job>(1);
@@ -313,7 +310,10 @@ impl Run<'_> {
 
     fn work(&self, jobs: &Receiver<Job>, empty: &Sender<Vec<u8>>) {
         let mut writer = TreeWriter::new(self.tree);
-        let mut decoder = Decoder::default();
+        let mut decoder = match FrameDecoder::new() {
+            Ok(decoder) => decoder,
+            Err(source) => return self.fail(RestoreError::Scratch { operation: "make a decoder", source }),
+        };
         for job in jobs {
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -330,7 +330,7 @@ impl Run<'_> {
         }
     }
 
-    fn unpack(&self, job: &Job, empty: &Sender<Vec<u8>>, writer: &mut TreeWriter<'_, '_>, decoder: &mut Decoder) -> Result<(), Step> {
+    fn unpack(&self, job: &Job, empty: &Sender<Vec<u8>>, writer: &mut TreeWriter<'_, '_>, decoder: &mut FrameDecoder) -> Result<(), Step> {
         let segment = &job.segment;
         let member = Member::Part(segment.part);
         let mut expected = Vec::with_capacity(segment.entries.min(1 << 16) as usize);
@@ -343,21 +343,16 @@ impl Run<'_> {
             expected.push(entry);
         }
         let pieces = Pieces::new(&job.pieces, empty);
-        let sealed = SegmentReader::new(pieces, &job.payload, job.sealed_size, segment.offset, segment.length);
-        let Decoder { context, plain } = decoder;
-        let context = match context {
-            Some(context) => context,
-            None => context.insert(ZstdContext::new()?),
-        };
+        let mut sealed = SegmentReader::new(pieces, &job.payload, job.sealed_size, segment.offset, segment.length);
+        let frames = Frames::new(move |out: &mut [u8]| sealed.next_into(out), segment.plain, decoder);
         let mut found: Vec<FileEntry> = Vec::with_capacity(expected.len());
         std::thread::scope(|scope| -> Result<(), Step> {
-            // an ordinary segment fits into memory as a whole; a large file's does not
-            let plain: Box<dyn BufRead + '_> = if segment.plain <= IN_PLACE {
-                Box::new(ZstdInPlace::new(sealed, context, segment.plain as usize, plain)?)
+            let plain: Box<dyn BufRead + '_> = if segment.plain <= LARGE {
+                Box::new(frames)
             } else {
-                // its decoding and its writing share the work: no other segment is delivered meanwhile
-                let reader = Box::new(ZstdReader::new(sealed)?);
-                Box::new(Pump::within(scope, "restore-decode", reader, WINDOW).map_err(|e| RestoreError::scratch("start a thread", e))?)
+                // no other segment is delivered meanwhile: all cores decode this one
+                let threads = self.workers();
+                Box::new(Ahead::within(scope, frames, threads).map_err(|e| RestoreError::scratch("start a thread", e))?)
             };
             let ending = if segment.ends { Ending::Demanded } else { Ending::Open };
             let mut tar = TarReader::new(plain, ending);

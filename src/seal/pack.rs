@@ -1,7 +1,7 @@
 //! Segments: entries read, hashed, written as tar and compressed, each by itself.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -11,13 +11,10 @@ use rustix::io::Errno;
 
 use super::scan::{Planned, open};
 use super::{SealError, SealProgress};
-use crate::codec::index;
 use crate::codec::manifest::Totals;
 use crate::codec::tar::TarWriter;
+use crate::codec::{FRAME, index};
 use crate::domain::{Blake3, EntryKind, FileEntry};
-
-/// Compressed bytes passed on at a time.
-const PIECE: usize = 1 << 20;
 
 /// What becomes one segment.
 pub(super) enum Job {
@@ -71,7 +68,6 @@ impl Done {
 
 /// Packs segments; keeps its buffers and its compressor from one to the next.
 pub(super) struct Packer<'a> {
-    level: i32,
     compressor: zstd::bulk::Compressor<'static>,
     tar: Vec<u8>,
     progress: &'a SealProgress,
@@ -83,7 +79,7 @@ impl<'a> Packer<'a> {
         let mut compressor = zstd::bulk::Compressor::new(level).map_err(SealError::Compress)?;
         // without it a flipped bit in the plaintext may decode to something else
         compressor.include_checksum(true).map_err(SealError::Compress)?;
-        Ok(Self { level, compressor, tar: Vec::new(), progress, cancelled })
+        Ok(Self { compressor, tar: Vec::new(), progress, cancelled })
     }
 
     /// Packs one segment into `out`. A receiver that is gone has no use for it: that is no error.
@@ -140,14 +136,10 @@ impl<'a> Packer<'a> {
         self.compressed(done, out)
     }
 
-    /// Compresses what is in the buffer, as one frame.
+    /// Compresses what is in the buffer.
     fn compressed(&mut self, mut done: Done, out: &Sender<Result<Packed, SealError>>) -> Result<Done, SealError> {
-        if self.tar.is_empty() {
-            return Ok(done);
-        }
         done.plain = self.tar.len() as u64;
-        let frame = self.compressor.compress(&self.tar).map_err(SealError::Compress)?;
-        let _ = out.send(Ok(Packed::Piece(frame)));
+        self.tar.chunks(FRAME).try_for_each(|plain| frame(&mut self.compressor, plain, out))?;
         Ok(done)
     }
 
@@ -170,7 +162,7 @@ impl<'a> Packer<'a> {
         Ok(done)
     }
 
-    /// One file as one frame, in constant memory.
+    /// One file, in constant memory.
     fn streamed(
         &mut self,
         mut entry: FileEntry,
@@ -182,34 +174,29 @@ impl<'a> Packer<'a> {
         let path = || PathBuf::from(entry.path.to_string());
         self.tar.clear();
         TarWriter::header(&mut self.tar, &entry);
-        let mut encoder = zstd::stream::write::Encoder::new(Pieces { out, piece: Vec::new() }, self.level).map_err(SealError::Compress)?;
-        encoder.include_checksum(true).map_err(SealError::Compress)?;
-        encoder.write_all(&self.tar).map_err(SealError::Compress)?;
         done.plain = self.tar.len() as u64 + size.next_multiple_of(512);
         let mut hasher = blake3::Hasher::new();
         let mut left = size;
-        self.tar.clear();
-        self.tar.resize(256 << 10, 0);
         while left > 0 {
             if (self.cancelled)() {
                 return Err(SealError::Cancelled);
             }
-            let wanted = left.min(self.tar.len() as u64) as usize;
-            let n = match reader.read(&mut self.tar[..wanted]) {
-                Ok(0) => return Err(SealError::Shrunk { path: path() }),
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(SealError::Read { path: path(), source }),
-            };
-            hasher.update(&self.tar[..n]);
-            encoder.write_all(&self.tar[..n]).map_err(SealError::Compress)?;
+            let held = self.tar.len();
+            let wanted = left.min(FRAME.saturating_sub(held) as u64);
+            let n = (&mut *reader).take(wanted).read_to_end(&mut self.tar).map_err(|source| SealError::Read { path: path(), source })?;
+            if n == 0 && wanted > 0 {
+                return Err(SealError::Shrunk { path: path() });
+            }
+            hasher.update(&self.tar[held..]);
             left -= n as u64;
             self.count(n as u64, 0);
+            if self.tar.len() >= FRAME {
+                self.tar.chunks(FRAME).try_for_each(|plain| frame(&mut self.compressor, plain, out))?;
+                self.tar.clear();
+            }
         }
-        self.tar.clear();
         TarWriter::padding(&mut self.tar, size);
-        encoder.write_all(&self.tar).map_err(SealError::Compress)?;
-        encoder.finish().map_err(SealError::Compress)?.send();
+        self.tar.chunks(FRAME).try_for_each(|plain| frame(&mut self.compressor, plain, out))?;
         entry.kind = EntryKind::File { size, blake3: Some(Blake3(*hasher.finalize().as_bytes())) };
         self.count(0, 1);
         done.tell(&entry);
@@ -251,30 +238,9 @@ fn note_change(planned: &Planned, file: &File, before: &std::fs::Metadata, read:
     Ok(())
 }
 
-/// Sends what the encoder writes, in pieces worth a trip.
-struct Pieces<'a> {
-    out: &'a Sender<Result<Packed, SealError>>,
-    piece: Vec<u8>,
-}
-
-impl Pieces<'_> {
-    fn send(&mut self) {
-        if !self.piece.is_empty() {
-            let _ = self.out.send(Ok(Packed::Piece(std::mem::take(&mut self.piece))));
-        }
-    }
-}
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE {
-            let full = std::mem::take(&mut self.piece);
-            self.out.send(Ok(Packed::Piece(full))).map_err(|_| io::Error::other("the seal was stopped"))?;
-        }
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Compresses one frame, which states its size, and sends it.
+fn frame(compressor: &mut zstd::bulk::Compressor<'_>, plain: &[u8], out: &Sender<Result<Packed, SealError>>) -> Result<(), SealError> {
+    let packed = compressor.compress(plain).map_err(SealError::Compress)?;
+    // nobody to take it: the seal was stopped, and for a reason that others tell
+    out.send(Ok(Packed::Piece(packed))).map_err(|_| SealError::Cancelled)
 }

@@ -186,9 +186,6 @@ pub struct SegmentReader<'a, R> {
     /// Plaintext bytes to leave out at the beginning.
     skip: usize,
     left: u64,
-    plain: Box<[u8]>,
-    at: usize,
-    end: usize,
 }
 
 impl<'a, R: BufRead> SegmentReader<'a, R> {
@@ -196,51 +193,41 @@ impl<'a, R: BufRead> SegmentReader<'a, R> {
     /// `offset`, and its buffer always holds whole chunks, so that they are opened where they lie; `sealed_size` is the
     /// size of the whole sealed payload.
     pub fn new(input: R, payload: &'a Payload, sealed_size: u64, offset: u64, length: u64) -> Self {
-        Self {
-            input,
-            payload,
-            chunk: offset / CHUNK as u64,
-            chunks: sealed_size.div_ceil(SEALED_CHUNK as u64),
-            skip: (offset % CHUNK as u64) as usize,
-            left: length,
-            plain: vec![0; CHUNK].into(),
-            at: 0,
-            end: 0,
-        }
+        let (chunk, chunks) = (offset / CHUNK as u64, sealed_size.div_ceil(SEALED_CHUNK as u64));
+        Self { input, payload, chunk, chunks, skip: (offset % CHUNK as u64) as usize, left: length }
     }
-}
 
-impl<R: BufRead> Read for SegmentReader<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        crate::codec::read_buffered(self, buf)
-    }
-}
-
-impl<R: BufRead> BufRead for SegmentReader<'_, R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.at == self.end && self.left > 0 {
-            if self.chunk >= self.chunks {
-                return Err(CodecError::Truncated { layer: Layer::Age, detail: "a segment reaches past its end" }.into());
-            }
-            let available = self.input.fill_buf()?;
-            let size = available.len().min(SEALED_CHUNK);
-            let last = self.chunk + 1 == self.chunks;
-            if size < SEALED_CHUNK && !last {
-                return Err(CodecError::Truncated { layer: Layer::Age, detail: "it ends within a segment" }.into());
-            }
-            let length = self.payload.open(self.chunk, last, &available[..size], &mut self.plain)?;
-            self.input.consume(size);
-            self.chunk += 1;
-            self.at = self.skip.min(length);
-            self.skip = 0;
-            let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
-            self.end = length.min(self.at.saturating_add(wanted));
-            self.left -= (self.end - self.at) as u64;
+    /// Opens the next chunk straight into the beginning of `plain`, at least [`CHUNK`] bytes long. How many bytes of it are
+    /// the stretch's; 0 is its end.
+    ///
+    /// # Errors
+    /// [`CodecError`], or the input's.
+    pub fn next_into(&mut self, plain: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Ok(0);
         }
-        Ok(&self.plain[self.at..self.end])
-    }
-    fn consume(&mut self, n: usize) {
-        self.at = (self.at + n).min(self.end);
+        if self.chunk >= self.chunks {
+            return Err(CodecError::Truncated { layer: Layer::Age, detail: "a segment reaches past its end" }.into());
+        }
+        let available = self.input.fill_buf()?;
+        let size = available.len().min(SEALED_CHUNK);
+        let last = self.chunk + 1 == self.chunks;
+        if size < SEALED_CHUNK && !last {
+            return Err(CodecError::Truncated { layer: Layer::Age, detail: "it ends within a segment" }.into());
+        }
+        let length = self.payload.open(self.chunk, last, &available[..size], plain)?;
+        self.input.consume(size);
+        self.chunk += 1;
+        let skip = std::mem::take(&mut self.skip).min(length);
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(length - skip);
+        if wanted == 0 {
+            return Err(CodecError::Truncated { layer: Layer::Age, detail: "a segment reaches past its end" }.into());
+        }
+        if skip > 0 {
+            plain.copy_within(skip..skip + wanted, 0);
+        }
+        self.left -= wanted as u64;
+        Ok(wanted)
     }
 }
 
