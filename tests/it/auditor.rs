@@ -212,3 +212,13 @@ fn a_store_is_summed_up_and_one_bad_report_spoils_the_answer() {
     assert!(code == 1 && out.ends_with("2 trusted (1 passed, 0 failed, 1 inconclusive), 1 refused\n"), "{out}");
     assert!(out.contains("events.jsonl is missing"));
 }
+
+/// Made by the first version of the format, and never made anew: an auditor keeps evidence for six years (45 CFR
+/// 164.316(b)(2)(i)).
+#[test]
+fn evidence_of_the_first_version_is_still_accepted() {
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/frozen/evidence-v1");
+    let trust = frozen.join("allowed_signers");
+    let (code, out, err) = auditor(&["--trust", trust.to_str().unwrap()], &[&frozen]);
+    assert!(code == 0 && out.ends_with("3 trusted (1 passed, 1 failed, 1 inconclusive), 0 refused\n"), "{out}{err}");
+}
