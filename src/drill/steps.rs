@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::blame::Stop;
@@ -216,23 +215,24 @@ async fn preflight(
 ) -> Result<Prepared, Ended> {
     recorder.phase(Phase::Preflight)?;
     let started = start_of(recorder);
-    let members: Vec<(ObjectRef, Option<SetObject>)> = match &located.manifest {
-        Some(manifest) => located.point.objects.iter().skip(1).cloned().zip(manifest.objects.iter().cloned().map(Some)).collect(),
-        None => located.point.objects.iter().cloned().map(|o| (o, None)).collect(),
+    // the manifest itself, first among a set's objects, was pinned when it was read
+    let members: Vec<(&ObjectRef, Option<&SetObject>)> = match &located.manifest {
+        Some(manifest) => located.point.objects.iter().skip(1).zip(manifest.objects.iter().map(Some)).collect(),
+        None => located.point.objects.iter().map(|object| (object, None)).collect(),
     };
     let view = &located.view;
-    let objects: Vec<(Pinned, Option<SetObject>)> = futures_util::stream::iter(members)
-        .map(|(object, member)| async move {
-            let role = member.as_ref().map_or("object", |m| m.role.word());
-            let pinned = view.pin(&object, role).await.map_err(|e| Stop::vault("preflight", &e, object_name(services, &object.key)))?;
-            if let Some(member) = &member {
-                view.quote(&pinned, member.blake3, member.sha256);
-            }
-            Ok::<_, Stop>((pinned, member))
-        })
-        .buffered(8)
-        .try_collect()
-        .await?;
+    let roles: Vec<(&ObjectRef, &str)> =
+        members.iter().map(|(object, member)| (*object, member.map_or("object", |m| m.role.word()))).collect();
+    let pinned = view
+        .pin_all(&roles)
+        .await
+        .map_err(|(number, error)| Stop::vault("preflight", &error, object_name(services, &members[number].0.key)))?;
+    let objects: Vec<(Pinned, Option<SetObject>)> = pinned.into_iter().zip(members.iter().map(|(_, member)| member.cloned())).collect();
+    for (pinned, member) in &objects {
+        if let Some(member) = member {
+            view.quote(pinned, member.blake3, member.sha256);
+        }
+    }
     let mut wrong = Vec::new();
     for (pinned, member) in &objects {
         let name = object_name(services, &pinned.object.key);

@@ -147,15 +147,16 @@ impl VaultView {
         Ok(self.enter(object, role, head, lock))
     }
 
-    /// As [`VaultView::pin`] for many objects, several at a time. The chain has them in the order given.
+    /// As [`VaultView::pin`] for many objects with their roles, several at a time. The chain has them in the order given.
     ///
     /// # Errors
-    /// The first one, in the order given.
-    pub async fn pin_all(&self, objects: &[ObjectRef], role: &str) -> Result<Vec<Pinned>, VaultError> {
-        let mut looks = stream::iter(objects.iter()).map(|object| self.look(object, role)).buffered(LOOKS);
+    /// The first one in the order given, with the number of its object.
+    pub async fn pin_all(&self, objects: &[(&ObjectRef, &str)]) -> Result<Vec<Pinned>, (usize, VaultError)> {
+        let mut looks = stream::iter(objects.iter()).map(|(object, role)| self.look(object, role)).buffered(LOOKS);
         let mut pinned = Vec::with_capacity(objects.len());
-        for object in objects {
-            let (head, lock) = looks.next().await.expect("there is one look for each object")?;
+        for (number, (object, role)) in objects.iter().enumerate() {
+            let looked = looks.next().await.expect("there is one look for each object");
+            let (head, lock) = looked.map_err(|error| (number, error))?;
             pinned.push(self.enter(object, role, head, lock));
         }
         Ok(pinned)

@@ -419,13 +419,14 @@ async fn many_objects_are_pinned_in_order() {
     let view = view(&source(&ceph().http(), &bucket, "", Some("n*"))).await;
     let mut objects: Vec<ObjectRef> = view.points().await.unwrap().points.into_iter().flat_map(|p| p.objects).collect();
     objects.sort_by(|a, b| b.key.cmp(&a.key));
-    let pinned = view.pin_all(&objects, "part").await.unwrap();
+    let pinned = view.pin_all(&objects.iter().map(|o| (o, "part")).collect::<Vec<_>>()).await.unwrap();
     let keys: Vec<_> = pinned.iter().map(|p| p.object.key.clone()).collect();
     assert_eq!(keys, objects.iter().map(|o| o.key.clone()).collect::<Vec<_>>());
     let chain: Vec<_> = view.chain(&|key| Pseudonym(key.to_owned())).objects.into_iter().map(|o| o.object.0).collect();
     assert_eq!(chain, keys);
     objects.push(ObjectRef { key: "none".into(), ..objects[0].clone() });
-    assert!(matches!(view.pin_all(&objects, "part").await, Err(VaultError::Missing { .. })));
+    let with_roles: Vec<_> = objects.iter().map(|o| (o, "part")).collect();
+    assert!(matches!(view.pin_all(&with_roles).await, Err((40, VaultError::Missing { .. }))));
 }
 
 #[tokio::test]
