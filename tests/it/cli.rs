@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::drills::{Drilled, Forged, Home, Said, noise, said};
 use crate::faults::{Fault, Proxy, on};
-use crate::lies::wait_until;
+use crate::lies::sandbox::wait_until;
 use crate::servers::{self, Locking, ceph};
 
 // ---- exit status 2: what was typed or written is wrong --------------------------------------------------------------
