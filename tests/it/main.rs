@@ -10,6 +10,7 @@ mod faults;
 mod floors;
 mod lies;
 mod others;
+mod promises;
 mod round_trip;
 mod sample;
 mod sandbox;
