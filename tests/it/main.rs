@@ -8,6 +8,7 @@ mod config;
 mod drills;
 mod faults;
 mod floors;
+mod kills;
 mod lies;
 mod others;
 mod promises;
