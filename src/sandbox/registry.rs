@@ -176,6 +176,7 @@ fn reap_one(state_dir: &Path, drill: DrillId, now: Timestamp) -> Option<Reaped> 
         },
         // A runner that died between lock and record had made nothing yet.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let _ = fs::remove_file(record_path.with_extension("tmp"));
             let _ = fs::remove_file(&lock_path);
             return None;
         }
@@ -270,6 +271,15 @@ mod tests {
         let left: Vec<usize> = reaped.iter().map(|r| r.left.len()).collect();
         assert_eq!(left, [0, 1]);
         assert!(!state.path().join("aa.json").exists() && state.path().join("bb.json").exists());
+    }
+
+    #[test]
+    fn a_record_that_was_being_written_when_its_runner_died_is_cleared() {
+        let state = tempfile::tempdir().unwrap();
+        fs::write(state.path().join("aa.lock"), "").unwrap();
+        fs::write(state.path().join("aa.tmp"), "{\"version\"").unwrap();
+        assert_eq!(reap(state.path(), now()).unwrap(), []);
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
     }
 
     #[test]
