@@ -20,9 +20,36 @@ use crate::drills::{Home, holds, said};
 use crate::lies::wait_until;
 use crate::sandbox::{is_root, processes_with};
 
-/// Kinds of scratch, whether they need a path, and whether the plaintext on the disk waits for `reap`. A new kind is one line.
-const KINDS: &[(&str, bool, Plaintext)] = &[("tmpfs", false, Plaintext::Nowhere), ("directory", true, Plaintext::UntilReaped)];
+/// Makes the matrix: each kind of scratch, killed before and from the restore on.
+macro_rules! kinds {
+    ($($kind:ident: $path:expr, $plaintext:expr;)+) => {
+        const KINDS: &[(&str, NeedsPath, Plaintext)] = &[$((stringify!($kind), $path, $plaintext)),+];
+        $(mod $kind {
+            #[test]
+            fn after_kill_9_before_the_restore_no_plaintext_is_left() {
+                super::after_kill_9_in(&super::PHASES[..3], stringify!($kind));
+            }
+            #[test]
+            fn after_kill_9_from_the_restore_on_no_plaintext_is_left() {
+                super::after_kill_9_in(&super::PHASES[3..], stringify!($kind));
+            }
+        })+
+    };
+}
 
+// A new kind of scratch is one line here.
+kinds! {
+    tmpfs: NeedsPath::No, Plaintext::Nowhere;
+    directory: NeedsPath::Yes, Plaintext::UntilReaped;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NeedsPath {
+    Yes,
+    No,
+}
+
+/// Where the plaintext is between the runner's death and `reap`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plaintext {
     Nowhere,
@@ -137,7 +164,7 @@ struct Stage {
 static STAGES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 impl Stage {
-    fn set(kind: &str, needs_path: bool, waits: bool) -> Stage {
+    fn set(kind: &str, needs_path: NeedsPath, waits: bool) -> Stage {
         let n = STAGES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let home = Home::new();
         let disk = Disk::below(&home);
@@ -149,7 +176,7 @@ impl Stage {
         home.fire(&["seal", "tree", "--to", "backups", "-r", &home.recipient]).exits(0);
         fs::remove_dir_all(home.path("tree")).unwrap();
         let asleep = format!("{}.{n}", 700 + std::process::id());
-        let path = if needs_path { format!("path = \"{}\"", disk.scratch().display()) } else { String::new() };
+        let path = if needs_path == NeedsPath::Yes { format!("path = \"{}\"", disk.scratch().display()) } else { String::new() };
         // Where a program inside may leave plaintext, one does.
         let spread = format!(
             "cp -r . /dev/shm/ && cp */1.txt /tmp/ && cp */2.txt /run/ && cat */3.txt && {}",
@@ -172,7 +199,7 @@ impl Stage {
         let journal = journals.map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "jsonl"))?;
         let text = fs::read_to_string(journal).ok()?;
         let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.filter_map(|event| find_phase(&event)).last()
+        events.rev().find_map(|event| find_phase(&event))
     }
 
     /// Stops the runner in this phase, looks whether it is still in it, and only then kills it; `false` where it was too late.
@@ -253,7 +280,7 @@ fn mounts_with(mark: &str) -> usize {
 }
 
 /// Kills runners until one was caught in the phase: short phases are missed now and then.
-fn killed_in(kind: &str, needs_path: bool, phase: &str) -> Stage {
+fn killed_in(kind: &str, needs_path: NeedsPath, phase: &str) -> Stage {
     for attempt in 0..40 {
         let stage = Stage::set(kind, needs_path, phase == "verify");
         let mut runner = stage.start();
@@ -300,30 +327,12 @@ fn every_kind_of_scratch_and_every_phase_is_in_the_matrix() {
     assert!(KINDS.iter().any(|(_, _, p)| *p == Plaintext::Nowhere) && KINDS.len() >= 2);
 }
 
-#[test]
-fn tmpfs_leaves_no_plaintext_after_kill_9_before_the_restore() {
-    after_kill_9_in(&PHASES[..3], "tmpfs");
-}
-
-#[test]
-fn tmpfs_leaves_no_plaintext_after_kill_9_from_the_restore_on() {
-    after_kill_9_in(&PHASES[3..], "tmpfs");
-}
-
-#[test]
-fn a_directory_leaves_no_plaintext_once_it_is_reaped_before_the_restore() {
-    after_kill_9_in(&PHASES[..3], "directory");
-}
-
-#[test]
-fn a_directory_leaves_no_plaintext_once_it_is_reaped_from_the_restore_on() {
-    after_kill_9_in(&PHASES[3..], "directory");
-}
-
 /// Ends the runner as a panic that aborts, a crash, or another program would.
 #[test]
 fn a_runner_that_aborts_or_crashes_leaves_what_a_killed_one_leaves() {
-    for (signal, kind, needs_path) in [(Signal::ABORT, "tmpfs", false), (Signal::SEGV, "directory", true), (Signal::QUIT, "tmpfs", false)] {
+    for (signal, kind, needs_path) in
+        [(Signal::ABORT, "tmpfs", NeedsPath::No), (Signal::SEGV, "directory", NeedsPath::Yes), (Signal::QUIT, "tmpfs", NeedsPath::No)]
+    {
         let stage = Stage::set(kind, needs_path, true);
         let mut runner = stage.start();
         wait_until("the check sleeps", || !processes_with(&format!("sleep {}", stage.asleep)).is_empty());
@@ -341,7 +350,7 @@ fn a_runner_that_aborts_or_crashes_leaves_what_a_killed_one_leaves() {
 #[test]
 fn ctrl_c_twice_still_destroys_the_sandbox() {
     for (first, second) in [(Signal::INT, Signal::INT), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::KILL)] {
-        let stage = Stage::set("directory", true, true);
+        let stage = Stage::set("directory", NeedsPath::Yes, true);
         let runner = stage.start();
         wait_until("the check sleeps", || !processes_with(&format!("sleep {}", stage.asleep)).is_empty());
         kill_process(Pid::from_child(&runner), first).unwrap();
@@ -364,7 +373,7 @@ fn ctrl_c_twice_still_destroys_the_sandbox() {
 
 #[test]
 fn a_disk_that_fills_up_during_a_drill_ends_it_and_leaves_no_plaintext() {
-    let stage = Stage::set("tmpfs", false, true);
+    let stage = Stage::set("tmpfs", NeedsPath::No, true);
     if stage.disk.image.is_none() {
         println!("no loop device here: a disk that fills up during a drill was NOT tried");
         return;
@@ -388,7 +397,7 @@ fn a_disk_that_fills_up_during_a_drill_ends_it_and_leaves_no_plaintext() {
 #[test]
 fn a_disk_that_is_full_already_ends_the_drill_and_leaves_no_plaintext() {
     for full in ["state", "evidence"] {
-        let stage = Stage::set("tmpfs", false, false);
+        let stage = Stage::set("tmpfs", NeedsPath::No, false);
         let small = stage.home.path("small");
         fs::create_dir(&small).unwrap();
         if !is_root() {

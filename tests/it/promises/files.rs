@@ -135,7 +135,8 @@ async fn a_planted_device_node_opens_nothing(ward: &Ward) -> Kept {
     let planted = rustix::fs::mknodat(tree(ward), "null", FileType::CharacterDevice, mode, rustix::fs::makedev(1, 3));
     let block = rustix::fs::mknodat(tree(ward), "disk", FileType::BlockDevice, mode, rustix::fs::makedev(7, 0));
     if ward.mode == RunMode::Root {
-        (planted.unwrap(), block.unwrap());
+        planted.unwrap();
+        block.unwrap();
         for name in ["null", "disk"] {
             rustix::fs::chmodat(tree(ward), name, mode, AtFlags::empty()).unwrap();
         }

@@ -76,7 +76,7 @@ impl Host {
     }
 
     /// Nothing was read, told, changed or stopped.
-    pub fn is_as_it_was(mut self) -> Result<(), String> {
+    pub fn unchanged(mut self) -> Result<(), String> {
         if self.victim.0.try_wait().unwrap().is_some() {
             return Err("its process was ended".to_owned());
         }

@@ -183,7 +183,7 @@ async fn a_daemon_dies_with_its_command(ward: &Ward) -> Kept {
 
 async fn a_command_that_ignores_every_signal_ends_at_its_time(ward: &Ward) -> Kept {
     let mut stubborn = py(
-        "import signal, os\nfor s in signal.valid_signals():\n    try: signal.signal(s, signal.SIG_IGN)\n    except OSError: pass\nfor _ in range(6): os.fork() or os.setsid()\nwhile True:\n    try: signal.pause()\n    except BaseException: pass",
+        "import signal, os\nfor s in signal.valid_signals():\n    try: signal.signal(s, signal.SIG_IGN)\n    except OSError: pass\nfor _ in range(4): os.fork() or os.setsid()\nwhile True:\n    try: signal.pause()\n    except BaseException: pass",
     );
     stubborn.timeout = Duration::from_millis(500);
     ends_in_time(ward, stubborn).await
