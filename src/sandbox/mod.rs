@@ -1,6 +1,6 @@
 //! A throwaway place: made, limited, watched, destroyed; and what a crash left of one, reaped.
 //!
-//! Promises, kept by the kernel and shown by `tests/it/sandbox.rs`:
+//! Promises, kept by the kernel and attacked from inside by `tests/it/promises/`, by killing the runner in `tests/it/kills.rs`:
 //! - What runs inside has no network but its own loopback, sees the restored tree, the host's `/usr` read-only and a private
 //!   `/tmp`, `/dev`, `/proc`; no host process, no host file, no secret in its environment, no right to ask for more.
 //! - It is bounded in memory, processes, output, scratch and time; each bound hit is a [`SandboxError::Limit`].

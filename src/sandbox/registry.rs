@@ -4,7 +4,7 @@
 //! `<state>/<drill id>.json` says what there is.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -81,8 +81,11 @@ impl Claim {
     fn write(&self) -> io::Result<()> {
         let temporary = self.record_path.with_extension("tmp");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        serde_json::to_writer(&mut file, &self.record)?;
-        file.sync_all()?;
+        file.write_all(&serde_json::to_vec(&self.record)?)?;
+        // Groups and processes are gone when the machine stops: only of what lies on a disk must the record be there first.
+        if self.record.scratch_parent.is_some() {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, &self.record_path)
     }
 
@@ -165,12 +168,15 @@ fn reap_one(state_dir: &Path, drill: DrillId, now: Timestamp) -> Option<Reaped> 
         }
     };
     match fs::read(&record_path) {
+        // Not on the disk yet when the power went: a record of what the power took with it, or it would have been synced.
+        Ok(bytes) if bytes.is_empty() => reaped.what.push("a record that was never written out, of what ended with the machine".to_owned()),
         Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
             Ok(record) if record.version == 1 && record.drill == drill => destroy(&record, &mut reaped),
             _ => reaped.left.push("a record that this version cannot read".to_owned()),
         },
         // A runner that died between lock and record had made nothing yet.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let _ = fs::remove_file(record_path.with_extension("tmp"));
             let _ = fs::remove_file(&lock_path);
             return None;
         }
@@ -251,6 +257,28 @@ mod tests {
         let reaped = reap(state.path(), now()).unwrap();
         assert_eq!(reaped.len(), 1);
         assert_eq!((reaped[0].drill.0.as_str(), reaped[0].left.len(), reaped[0].when), ("aa", 0, now()));
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_record_that_a_power_cut_left_empty_is_cleared_and_a_broken_one_is_kept() {
+        let state = tempfile::tempdir().unwrap();
+        drop(Claim::take(state.path(), record("aa")).unwrap());
+        drop(Claim::take(state.path(), record("bb")).unwrap());
+        fs::write(state.path().join("aa.json"), "").unwrap();
+        fs::write(state.path().join("bb.json"), "{").unwrap();
+        let reaped = reap(state.path(), now()).unwrap();
+        let left: Vec<usize> = reaped.iter().map(|r| r.left.len()).collect();
+        assert_eq!(left, [0, 1]);
+        assert!(!state.path().join("aa.json").exists() && state.path().join("bb.json").exists());
+    }
+
+    #[test]
+    fn a_record_that_was_being_written_when_its_runner_died_is_cleared() {
+        let state = tempfile::tempdir().unwrap();
+        fs::write(state.path().join("aa.lock"), "").unwrap();
+        fs::write(state.path().join("aa.tmp"), "{\"version\"").unwrap();
+        assert_eq!(reap(state.path(), now()).unwrap(), []);
         assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
     }
 

@@ -39,8 +39,6 @@ fn build<'a>(setup: &'a Setup, parts: Parts, control: &OwnedFd) -> Result<Init<'
     unsafe {
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0)).at("bind PID 1 to its monitor")?;
     }
-    // Where the host itself runs out of memory, what runs inside goes before the host's own services.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     rustix::system::sethostname(b"drill").at("set the host name")?;
     rootfs::raise_loopback().at("raise the loopback")?;
     let made = rootfs::enter(setup, &parts)?;

@@ -96,6 +96,9 @@ fn set_up(control: &OwnedFd) -> Result<(Pid, OwnedFd, u64), StepError> {
         Some((ToHelper::Setup(setup), fds)) => (*setup, fds),
         _ => return Err(("read the order", io::ErrorKind::InvalidData.into())),
     };
+    // Where the host itself runs out of memory, what runs inside goes before the host's own services. Now, as in its new user
+    // namespace this process may not write to its own files below the host's /proc.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     unshare(UnshareFlags::NEWUSER).at("make a user namespace")?;
     become_root_inside(control, &setup)?;
     let apart = UnshareFlags::NEWNS

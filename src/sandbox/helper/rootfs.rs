@@ -32,6 +32,11 @@ const MASKED: [&str; 9] = [
     "proc/timer_list",
     "proc/sched_debug",
 ];
+/// Settings of the host's kernel. Rights alone do not guard them: where the runner is root of a container, what runs inside has
+/// root's own number, and the kernel asks for no more than that.
+const READ_ONLY: [&str; 7] = ["proc/sys", "proc/irq", "proc/bus", "proc/fs", "proc/acpi", "proc/scsi", "proc/pressure"];
+/// Files of each private place: empty ones take no bytes of it, but memory of the kernel that only a control group would count.
+const PRIVATE_FILES: u32 = 16_384;
 
 /// Builds the root and moves into it. Returns the scratch directory where it was made here.
 pub(super) fn enter(setup: &Setup, parts: &Parts) -> Result<Option<OwnedFd>, StepError> {
@@ -51,7 +56,7 @@ pub(super) fn enter(setup: &Setup, parts: &Parts) -> Result<Option<OwnedFd>, Ste
     let made = attach_scratch(setup, parts)?;
     let private = |target: &str, bytes: u64| {
         fs::create_dir_all(target)?;
-        let options = CString::new(format!("size={bytes},mode=1777")).expect("digits and letters hold no NUL");
+        let options = CString::new(format!("size={bytes},nr_inodes={PRIVATE_FILES},mode=1777")).expect("digits and letters hold no NUL");
         mount(&setup.label, target, "tmpfs", nosuid, options.as_c_str()).map_err(io::Error::from)
     };
     private("tmp", setup.private_tmp).at("mount the private /tmp")?;
@@ -62,6 +67,12 @@ pub(super) fn enter(setup: &Setup, parts: &Parts) -> Result<Option<OwnedFd>, Ste
     mount("proc", "proc", "proc", nosuid | MountFlags::NOEXEC, None).at("mount /proc")?;
     for file in MASKED.iter().filter(|f| Path::new(f).exists()) {
         mount_bind("dev/null", *file).at("mask a file of /proc")?;
+    }
+    for directory in READ_ONLY.iter().filter(|d| Path::new(d).is_dir()) {
+        let step = "make settings below /proc read-only";
+        mount_bind(*directory, *directory).at(step)?;
+        let path = CString::new(*directory).expect("a constant holds no NUL");
+        mount_setattr(CWD, &path, false, MountAttrFlags::MOUNT_ATTR_RDONLY).at(step)?;
     }
 
     // The old root ends up on top of the new one, and is detached from there: no directory is needed for it.
@@ -151,7 +162,8 @@ fn finish_dev(setup: &Setup) -> io::Result<()> {
         symlink(to, Path::new("dev").join(link))?;
     }
     fs::create_dir("dev/shm")?;
-    let options = CString::new(format!("size={},mode=1777", setup.private_tmp)).expect("digits and letters hold no NUL");
+    let options =
+        CString::new(format!("size={},nr_inodes={PRIVATE_FILES},mode=1777", setup.private_tmp)).expect("digits and letters hold no NUL");
     mount(&setup.label, "dev/shm", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
     Ok(())
 }
