@@ -22,7 +22,7 @@ pub use comparison::{Comparison, ComparisonError, Operator};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
 pub use event::{
     Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, EventOrderError, Phase, Plan, Probe, RestoredFacts, RunnerFacts,
-    SandboxFacts, SelectedPoint, Trigger, phase_lengths,
+    SandboxFacts, Sanitization, SelectedPoint, Trigger, phase_lengths,
 };
 pub use finding::{Cause, CheckOutcome, CheckReport, Finding, FindingKind, Severity};
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};

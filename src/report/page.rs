@@ -375,6 +375,12 @@ fn sandbox(report: &Report) -> Vec<Row> {
     match &report.disposal {
         Some(disposal) => {
             rows.push(Row::new("Disposal", disposal.method.clone()));
+            if let Some(sanitization) = disposal.sanitization {
+                rows.push(Row::new("Sanitization", format!("{} (NIST SP 800-88 Rev. 1)", sanitization.words())));
+            }
+            if let Some(when) = disposal.when() {
+                rows.push(Row::new("Disposed", when));
+            }
             for probe in &disposal.probes {
                 let (word, tone) = if probe.gone { ("gone", "good") } else { ("still there", "bad") };
                 rows.push(Row::toned("Looked for", format!("{}: {word}", probe.what), tone));

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 use crate::domain::{
     Blake3, CaptureSource, Cause, CheckOutcome, CheckReport, Criticality, Disposal, DrillEvent, DrillEventKind, DrillId, Elapsed, Finding,
     FindingKind, LockFacts, LockMode, LockState, ObjectRead, Objectives, Period, Phase, Plan, PlanRef, PointForm, Probe, Pseudonym,
-    RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, SelectedPoint, Sha256, Timestamp, Transport, TreeSummary, Trigger, recount,
+    RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, Sanitization, SelectedPoint, Sha256, Timestamp, Transport, TreeSummary,
+    Trigger, recount,
 };
 use crate::evidence::{Issuer, KeyCustody, Report, Signer as _, SignerKey};
 
@@ -195,6 +196,10 @@ pub fn torn_down(story: Story) -> Story {
         DrillEventKind::SandboxDestroyed {
             disposal: Disposal {
                 method: "private tmpfs unmounted; its pages were never written to a device".into(),
+                sanitization: Some(Sanitization::Clear),
+                started_at: Some("2026-11-21T03:00:22Z".parse().expect("a valid time")),
+                ended_at: Some("2026-11-21T03:00:22Z".parse().expect("a valid time")),
+                took: Some(Elapsed { nanos: 80_000_000 }),
                 probes: vec![
                     Probe { what: "processes of the sandbox".into(), gone: true },
                     Probe { what: "scratch mount".into(), gone: true },
