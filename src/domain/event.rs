@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Assessment, Blake3, CaptureSource, CheckReport, Criticality, Elapsed, Finding, Measurements, Objectives, Period, PlanRef, PointForm,
-    Pseudonym, RestoreChain, ScenarioName, Sha256, Timestamp, Transport, Verdict,
+    Assessment, Blake3, BoundFacts, CaptureSource, CheckReport, Criticality, Elapsed, Finding, Measurements, Objectives, Period, PlanRef,
+    PointForm, Pseudonym, RestoreChain, ScenarioName, Sha256, Timestamp, Transport, Verdict,
 };
 
 /// A drill's id: a UUID of version 7 (RFC 9562), so that ids sort by time.
@@ -85,6 +85,9 @@ pub struct SandboxFacts {
     pub swap: String,
     /// Memory limit in bytes and how it is enforced; `None` where it is not.
     pub memory_limit: Option<u64>,
+    /// Every bound and how it is held; empty in evidence of older versions.
+    #[serde(default)]
+    pub bounds: Vec<BoundFacts>,
     /// The user that processes inside run as, seen from the host.
     pub user: String,
     /// Weaknesses and remarks, in our words.

@@ -2,6 +2,7 @@
 //!
 //! No IO, no async, no clock here. Whatever the time is, somebody passes it in.
 
+mod bounds;
 mod comparison;
 mod digest;
 mod event;
@@ -18,6 +19,7 @@ mod time;
 mod tree;
 mod verdict;
 
+pub use bounds::{BoundFacts, Cpus, Held, Requirement};
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
 pub use event::{

@@ -5,7 +5,7 @@ use askama::Template;
 use super::phrases::{answer, counted, days_left, grouped, locks, objective_name, outcome, restored, worst_gap};
 use super::picture::{Gauge, Segment, class, gauge, recovery_ends, segments};
 use crate::domain::{
-    Assessment, ByteSize, CheckOutcome, CheckReport, Finding, LockState, Met, ObjectRead, PointForm, Severity, Trigger, Verdict,
+    Assessment, ByteSize, CheckOutcome, CheckReport, Finding, Held, LockState, Met, ObjectRead, PointForm, Severity, Trigger, Verdict,
 };
 use crate::evidence::{ControlOutcome, KeyCustody, ProfileRows, Report, names};
 
@@ -371,6 +371,14 @@ fn sandbox(report: &Report) -> Vec<Row> {
         Row::new("Memory", facts.memory_limit.map_or("no limit".to_owned(), |m| format!("at most {}", ByteSize(m)))),
         Row::new("User", facts.user.clone()),
     ];
+    rows.extend(facts.bounds.iter().map(|b| {
+        let how = match b.held {
+            Held::Together => "together",
+            Held::Each => "each for itself",
+            Held::Not => "not held",
+        };
+        Row::new("Bound", format!("{}: {}, {how}, by {}", b.bound, b.value, b.by))
+    }));
     rows.extend(facts.remarks.iter().map(|r| Row::new("Remark", r.clone())));
     match &report.disposal {
         Some(disposal) => {

@@ -57,7 +57,7 @@ fn finish(mut held: Held, namespace: Option<OwnedFd>, monitor_gone: bool) -> Dis
         probes.push(Probe { what: "processes in the sandbox's pid namespace".to_owned(), gone: no_process_in(namespace.as_ref()) });
     }
     if let Some(groups) = held.groups.take()
-        && (groups.limits_memory() || groups.limits_processes())
+        && groups.exist()
     {
         probes.push(Probe { what: "the sandbox's control groups".to_owned(), gone: groups.remove() });
     }

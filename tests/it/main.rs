@@ -9,6 +9,7 @@ mod drills;
 mod faults;
 mod floors;
 mod lies;
+mod limits;
 mod others;
 mod round_trip;
 mod sample;

@@ -5,10 +5,10 @@
 use zeroize::Zeroizing;
 
 use crate::domain::{
-    Blake3, CaptureSource, Cause, CheckOutcome, CheckReport, Criticality, Disposal, DrillEvent, DrillEventKind, DrillId, Elapsed, Finding,
-    FindingKind, LockFacts, LockMode, LockState, ObjectRead, Objectives, Period, Phase, Plan, PlanRef, PointForm, Probe, Pseudonym,
-    RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, Sanitization, SelectedPoint, Sha256, Timestamp, Transport, TreeSummary,
-    Trigger, recount,
+    Blake3, BoundFacts, CaptureSource, Cause, CheckOutcome, CheckReport, Criticality, Disposal, DrillEvent, DrillEventKind, DrillId,
+    Elapsed, Finding, FindingKind, Held, LockFacts, LockMode, LockState, ObjectRead, Objectives, Period, Phase, Plan, PlanRef, PointForm,
+    Probe, Pseudonym, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, Sanitization, SelectedPoint, Sha256, Timestamp, Transport,
+    TreeSummary, Trigger, recount,
 };
 use crate::evidence::{Issuer, KeyCustody, Report, Signer as _, SignerKey};
 
@@ -185,6 +185,13 @@ pub fn sandbox() -> SandboxFacts {
         scratch_bytes: 17_179_869_184,
         swap: "forbidden by the memory controller".into(),
         memory_limit: Some(2_147_483_648),
+        bounds: vec![BoundFacts {
+            bound: "memory".into(),
+            value: "2 GiB".into(),
+            held: Held::Together,
+            by: "control group".into(),
+            told: true,
+        }],
         user: "root".into(),
         remarks: vec![],
     }
