@@ -174,8 +174,9 @@ fn judge(how: HowEnded, command: &CommandSpec, bounds: &Bounds<'_>, before: Hits
         return Ok(());
     }
     let cpu = cpu_seconds(bounds.limits);
-    // The kernel counts ticks for the limit and less coarsely for the account: nine tenths of it say that the signal is its own.
-    if ended_by(how, libc::SIGXCPU) && seen.cpu_us >= cpu.saturating_mul(900_000) {
+    // The kernel counts whole ticks for the limit, and what ran for the account: far less where a hypervisor takes time away.
+    // A quarter tells its signal from one that a program sent itself.
+    if ended_by(how, libc::SIGXCPU) && seen.cpu_us >= cpu.saturating_mul(250_000) {
         return hit(Limit::Cpu, format!("{} of processor time", Period::from_secs(cpu)));
     }
     // A file as large as all of scratch: the kernel stops whoever writes it, also where scratch has no size of its own.

@@ -340,6 +340,19 @@ fn a_file_system_without_free_entries_is_named_and_not_called_full() {
     drilled.blames_runner("sandbox_limit", &[("limit", "inodes"), ("check", "restore")]);
 }
 
+#[test]
+fn limits_that_make_no_sense_are_mistakes_of_the_file() {
+    let home = Home::new();
+    for (overlay, words) in [
+        ("sandbox.cpus = 0", ["cpus = 0", "0.01 to 1000"]),
+        ("sandbox.cpus = -1.5", ["cpus = -1.5", "0.01 to 1000"]),
+        ("sandbox.require = [\"cpu\"]", ["no quota is set", "cpus = 1.5"]),
+        ("sandbox.require = [\"everything\"]", ["everything", "no_swap"]),
+    ] {
+        home.fire(&["run", home.scenario(overlay).to_str().unwrap()]).exits(2).says(&words);
+    }
+}
+
 #[track_caller]
 fn nothing_was_fetched(drilled: &Drilled) {
     assert!(drilled.report["restored"].is_null(), "{:#}", drilled.report["restored"]);

@@ -5,6 +5,7 @@ mod auditor;
 mod cli;
 mod codec;
 mod config;
+mod doctor;
 mod drills;
 mod faults;
 mod floors;
