@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{App, AppError, private_directory};
-use crate::domain::{Disposal, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Probe, recount};
+use crate::domain::{Disposal, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Probe, Sanitization, Timestamp, recount};
 use crate::drill::RecordError;
 use crate::evidence::Journal;
 use crate::sandbox::{Reaped, SandboxError};
@@ -87,8 +87,10 @@ fn close(app: &App, path: &Path, reaped: &[Reaped]) -> Result<Option<Closed>, Ap
             events.push(event);
             Ok(())
         };
-        if journal.state().sandbox_stands() {
-            let disposal = disposal_of(reaped.iter().find(|r| r.drill == last.drill));
+        let reaped = reaped.iter().find(|r| r.drill == last.drill);
+        // a runner that was lost while it made the sandbox recorded none, and may have left one
+        if journal.state().sandbox_stands() || reaped.is_some() {
+            let disposal = disposal_of(reaped, scratch_of(&events), app.clock.now());
             let complete = disposal.complete();
             record(&mut journal, &mut events, DrillEventKind::SandboxDestroyed { disposal })?;
             if !complete {
@@ -108,7 +110,16 @@ fn close(app: &App, path: &Path, reaped: &[Reaped]) -> Result<Option<Closed>, Ap
     Ok(Some(Closed { drill: last.drill, directory: sealed.directory }))
 }
 
-fn disposal_of(reaped: Option<&Reaped>) -> Disposal {
+/// The kind of scratch that the lost sandbox had, as its facts say.
+fn scratch_of(events: &[DrillEvent]) -> Option<&str> {
+    events.iter().find_map(|event| match &event.kind {
+        DrillEventKind::SandboxProvisioned { facts } => Some(facts.scratch.as_str()),
+        _ => None,
+    })
+}
+
+/// What was there and is gone, what resists, when, and what that amounts to.
+fn disposal_of(reaped: Option<&Reaped>, scratch: Option<&str>, now: Timestamp) -> Disposal {
     let mut probes = Vec::new();
     match reaped {
         None => probes.push(Probe { what: "no trace of the sandbox was found when the next runner looked".into(), gone: true }),
@@ -117,5 +128,52 @@ fn disposal_of(reaped: Option<&Reaped>) -> Disposal {
             probes.extend(reaped.left.iter().map(|what| Probe { what: what.clone(), gone: false }));
         }
     }
-    Disposal { method: "the kernel ended everything inside with the runner; what lay outside was reaped at the next start".into(), probes }
+    let gone = probes.iter().all(|p| p.gone);
+    let (words, sanitization) = match scratch {
+        Some("tmpfs") if gone => ("scratch was memory, released with the last process", Sanitization::Clear),
+        Some("encrypted") if gone => ("scratch was ciphertext, whose key went with the runner", Sanitization::Purge),
+        Some("directory") if gone => ("scratch was a plain directory, whose files were unlinked", Sanitization::None),
+        Some(_) if gone => ("scratch was of another kind", Sanitization::None),
+        Some(_) => ("something resists", Sanitization::None),
+        None => ("it was lost before it was said what scratch is", Sanitization::None),
+    };
+    Disposal {
+        method: format!("the kernel ended everything inside with the runner; what lay outside was reaped at the next start: {words}"),
+        sanitization: Some(sanitization),
+        started_at: Some(reaped.map_or(now, |r| r.when)),
+        ended_at: Some(now),
+        took: None,
+        probes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix(seconds)
+    }
+
+    #[test]
+    fn the_record_of_a_lost_sandbox_says_what_when_and_what_resisted() {
+        let reaped =
+            Reaped { drill: DrillId("d".into()), what: vec!["a control group".into()], left: vec!["a directory".into()], when: at(7) };
+        let disposal = disposal_of(Some(&reaped), Some("tmpfs"), at(9));
+        assert!(!disposal.complete());
+        assert_eq!(disposal.sanitization, Some(Sanitization::None), "what resists is not cleared");
+        assert_eq!((disposal.started_at, disposal.ended_at, disposal.took), (Some(at(7)), Some(at(9)), None));
+        let told: Vec<(&str, bool)> = disposal.probes.iter().map(|p| (p.what.as_str(), p.gone)).collect();
+        assert_eq!(told, [("a control group", true), ("a directory", false)]);
+    }
+
+    #[test]
+    fn what_is_claimed_of_a_lost_sandbox_follows_its_scratch() {
+        let claimed = |scratch| disposal_of(None, scratch, at(9)).sanitization.unwrap();
+        assert_eq!(claimed(Some("tmpfs")), Sanitization::Clear);
+        assert_eq!(claimed(Some("encrypted")), Sanitization::Purge);
+        assert_eq!(claimed(Some("directory")), Sanitization::None);
+        assert_eq!(claimed(Some("something new")), Sanitization::None);
+        assert_eq!(claimed(None), Sanitization::None);
+    }
 }

@@ -4,12 +4,13 @@ use serde_json::json;
 
 use super::args::{Cli, DoctorArgs};
 use super::output;
+use super::run::isolation_for;
 use super::{Exit, Failure};
 use crate::app::{App, FileKeyring};
 use crate::domain::{DrillId, ResourceLimits, Scenario};
 use crate::drill::{Keyring, Vaults};
 use crate::evidence::{SignerKey, check_writable};
-use crate::sandbox::{Kept, SandboxSpec, promises};
+use crate::sandbox::{Kept, Promise, SandboxSpec, host_risks, promises, stands};
 
 /// One thing looked at.
 struct Row {
@@ -25,8 +26,9 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &DoctorArgs) -> Result<Exit,
     let mut rows = Vec::new();
     let probe = SandboxSpec::new(DrillId(uuid::Uuid::now_v7().to_string()), ResourceLimits::default(), app.sandboxes());
     for promise in promises(&probe).await {
-        rows.push(Row { group: "sandbox".into(), name: promise.name, kept: promise.kept, how: promise.how, advice: promise.advice });
+        rows.push(row_of("sandbox", promise));
     }
+    rows.extend(host_risks().into_iter().map(|risk| row_of("host", risk)));
     rows.push(store(app));
     rows.push(signing_key(app));
     for scenario in &scenarios {
@@ -41,6 +43,10 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &DoctorArgs) -> Result<Exit,
         output::write(shown(app, &rows).as_bytes())?;
     }
     Ok(if broken { Exit::Failed } else { Exit::Passed })
+}
+
+fn row_of(group: &str, promise: Promise) -> Row {
+    Row { group: group.to_owned(), name: promise.name, kept: promise.kept, how: promise.how, advice: promise.advice }
 }
 
 fn store(app: &App) -> Row {
@@ -85,7 +91,11 @@ fn signing_key(app: &App) -> Row {
 async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
     let group = format!("scenario {}", scenario.name);
     let row = |name: &str, kept, how: String, advice: Option<String>| Row { group: group.clone(), name: name.into(), kept, how, advice };
-    let mut rows = Vec::new();
+    let spec = SandboxSpec {
+        isolation: isolation_for(scenario),
+        ..SandboxSpec::new(DrillId(uuid::Uuid::now_v7().to_string()), scenario.limits.clone(), app.sandboxes())
+    };
+    let mut rows: Vec<Row> = stands(&spec).await.into_iter().map(|promise| row_of(&group, promise)).collect();
     rows.push(match FileKeyring::new(app.environment.clone()).load(&scenario.unlock) {
         Ok(keys) if keys.identities.is_empty() => {
             row("keys", Kept::Partly, "no age identity is named".into(), Some("[unlock] age_identities".into()))
@@ -137,9 +147,9 @@ fn shown(app: &App, rows: &[Row]) -> String {
             Kept::Partly => "PARTLY",
             Kept::No => "NO    ",
         };
-        text.push_str(&format!("  {mark}  {:<18} {}\n", row.name, row.how));
+        text.push_str(&format!("  {mark}  {:<18}  {}\n", row.name, row.how));
         if let Some(advice) = row.advice.as_ref().filter(|_| row.kept != Kept::Yes) {
-            text.push_str(&format!("          {:<18} try: {advice}\n", ""));
+            text.push_str(&format!("          {:<18}  try: {advice}\n", ""));
         }
     }
     text.push_str("settings\n");

@@ -8,12 +8,14 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::mistakes::{Collector, ConfigError};
-use super::scenario_file::{AddressingWord, CheckTable, CriticalityWord, LockWord, RestoreTable, ScenarioFile, ScratchWord, SourceTable};
+use super::scenario_file::{
+    AddressingWord, CheckTable, CriticalityWord, LockWord, RequireWord, RestoreTable, ScenarioFile, ScratchWord, SourceTable,
+};
 use super::schema;
 use crate::domain::{
-    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Criticality, FreshnessSource, LockMode, LockRequirement, Objectives, Period,
-    PlanRef, PointPattern, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule, ScratchKind, SecretRef, Source,
-    StorageLocation, TimeZone, Unlock,
+    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, FreshnessSource, LockMode, LockRequirement, Objectives,
+    Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule, ScratchKind,
+    SecretRef, Source, StorageLocation, TimeZone, Unlock,
 };
 use crate::schedule::Crontab;
 
@@ -65,6 +67,18 @@ pub fn parse_scenario(text: &str, path: &Path, base: &Path) -> Result<Scenario, 
     match scenario {
         Some(scenario) if mistakes.is_empty() => Ok(scenario),
         _ => Err(mistakes.into_error(path, text)),
+    }
+}
+
+fn requirement(word: &RequireWord) -> Requirement {
+    match word {
+        RequireWord::Isolation => Requirement::Isolation,
+        RequireWord::Memory => Requirement::Memory,
+        RequireWord::Processes => Requirement::Processes,
+        RequireWord::Cpu => Requirement::Cpu,
+        RequireWord::Scratch => Requirement::Scratch,
+        RequireWord::NoSwap => Requirement::NoSwap,
+        RequireWord::Landlock => Requirement::Landlock,
     }
 }
 
@@ -287,8 +301,18 @@ impl Reader<'_> {
             max_files: table.max_files.unwrap_or(defaults.max_files),
             max_ratio: table.max_ratio.unwrap_or(defaults.max_ratio),
             max_depth: table.max_depth.unwrap_or(defaults.max_depth),
+            require: table.require.iter().map(requirement).collect(),
             ..defaults
         };
+        if let Some(processors) = table.cpus {
+            limits.cpus = Cpus::new(processors);
+            if limits.cpus.is_none() {
+                self.wrong("sandbox.cpus", "this is no number of processors", "write 0.01 to 1000, as 1.5");
+            }
+        }
+        if limits.require.contains(&Requirement::Cpu) && table.cpus.is_none() {
+            self.wrong("sandbox.require", "`cpu` is required and no quota is set", "add `cpus = 1.5`, or whatever the drill may use");
+        }
         if let Some(scratch) = &table.scratch {
             limits.scratch_size = self.maybe::<ByteSize>("sandbox.scratch.size", scratch.size.as_ref()).unwrap_or(limits.scratch_size);
             limits.scratch = match scratch.kind {

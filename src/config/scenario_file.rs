@@ -173,6 +173,8 @@ pub struct SandboxTable {
     pub memory: Option<String>,
     /// Processes inside.
     pub processes: Option<u32>,
+    /// Processors' time for what runs inside, as 1.5; all that the host has where nothing is said.
+    pub cpus: Option<f64>,
     /// Where the restored bytes live.
     pub scratch: Option<ScratchTable>,
     /// Longest time for the whole drill, as "2h".
@@ -183,6 +185,22 @@ pub struct SandboxTable {
     pub max_ratio: Option<u64>,
     /// Deepest path, in components.
     pub max_depth: Option<u32>,
+    /// Promises of the sandbox without which the drill is refused before anything is fetched.
+    #[serde(default)]
+    pub require: Vec<RequireWord>,
+}
+
+/// A promise of the sandbox that a scenario insists on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequireWord {
+    Isolation,
+    Memory,
+    Processes,
+    Cpu,
+    Scratch,
+    NoSwap,
+    Landlock,
 }
 
 /// Where the restored bytes live.

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Assessment, Blake3, CaptureSource, CheckReport, Criticality, Elapsed, Finding, Measurements, Objectives, Period, PlanRef, PointForm,
-    Pseudonym, RestoreChain, ScenarioName, Sha256, Timestamp, Transport, Verdict,
+    Assessment, Blake3, BoundFacts, CaptureSource, CheckReport, Criticality, Elapsed, Finding, Measurements, Objectives, Period, PlanRef,
+    PointForm, Pseudonym, RestoreChain, ScenarioName, Sha256, Timestamp, Transport, Verdict,
 };
 
 /// A drill's id: a UUID of version 7 (RFC 9562), so that ids sort by time.
@@ -85,6 +85,9 @@ pub struct SandboxFacts {
     pub swap: String,
     /// Memory limit in bytes and how it is enforced; `None` where it is not.
     pub memory_limit: Option<u64>,
+    /// Every bound and how it is held; empty in evidence of older versions.
+    #[serde(default)]
+    pub bounds: Vec<BoundFacts>,
     /// The user that processes inside run as, seen from the host.
     pub user: String,
     /// Weaknesses and remarks, in our words.
@@ -97,6 +100,18 @@ pub struct SandboxFacts {
 pub struct Disposal {
     /// Method, after NIST SP 800-88: what happened to the data.
     pub method: String,
+    /// What that method amounts to; absent in evidence of older versions.
+    #[serde(default)]
+    pub sanitization: Option<Sanitization>,
+    /// When it began; absent in evidence of older versions.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// When it had ended and been looked after.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
+    /// From the one to the other on the monotonic clock, nanoseconds; absent where the runner that began it was lost.
+    #[serde(default)]
+    pub took: Option<Elapsed>,
     /// What was looked for afterwards, and whether it was gone.
     pub probes: Vec<Probe>,
 }
@@ -105,6 +120,37 @@ impl Disposal {
     /// Whether all that was looked for is gone.
     pub fn complete(&self) -> bool {
         self.probes.iter().all(|p| p.gone)
+    }
+
+    /// When it was done, in words; `None` where the record does not say.
+    pub fn when(&self) -> Option<String> {
+        let (from, to) = (self.started_at?.to_human(), self.ended_at?.to_human());
+        let span = if from == to { from } else { format!("{from} to {to}") };
+        Some(self.took.map_or(span.clone(), |took| format!("{span}, in {took}")))
+    }
+}
+
+/// What became of the restored data, in the words of NIST SP 800-88 Rev. 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Sanitization {
+    /// It cannot be had through the system's own interfaces any more.
+    Clear,
+    /// What is left is ciphertext whose key is gone: cryptographic erase.
+    Purge,
+    /// It may still be on a medium.
+    None,
+}
+
+impl Sanitization {
+    /// As shown to people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Sanitization::Clear => "clear",
+            Sanitization::Purge => "purge, by cryptographic erase",
+            Sanitization::None => "none",
+        }
     }
 }
 
@@ -539,5 +585,22 @@ mod tests {
             let json = serde_json::to_string(&event).unwrap();
             assert_eq!(serde_json::from_str::<DrillEvent>(&json).unwrap(), event);
         }
+    }
+
+    #[test]
+    fn a_disposal_of_an_older_version_is_read_and_claims_nothing_new() {
+        let old = r#"{"method":"scratch was memory only","probes":[{"what":"the helper process","gone":true}]}"#;
+        let disposal: Disposal = serde_json::from_str(old).unwrap();
+        assert!(disposal.complete());
+        assert_eq!((disposal.sanitization, disposal.when()), (None, None));
+    }
+
+    #[test]
+    fn a_disposal_says_when_in_one_line() {
+        let at = |s| Some(Timestamp::from_unix(s));
+        let one = Disposal { started_at: at(0), ended_at: at(0), took: Some(Elapsed { nanos: 80_000_000 }), ..Disposal::default() };
+        assert_eq!(one.when().unwrap(), format!("{}, in {}", Timestamp::from_unix(0).to_human(), Elapsed { nanos: 80_000_000 }));
+        let two = Disposal { started_at: at(0), ended_at: at(60), ..Disposal::default() };
+        assert!(two.when().unwrap().contains(" to "));
     }
 }

@@ -245,7 +245,7 @@ pub enum FindingKind {
     },
     /// A limit of the sandbox was hit.
     SandboxLimit {
-        /// Which: `memory`, `time`, `processes`, `output`, `scratch`.
+        /// Which: `memory`, `cpu`, `time`, `processes`, `output`, `scratch`, `inodes`, `private /tmp`, `private /run`, `/dev/shm`.
         limit: String,
         /// Its value, with its unit.
         value: String,

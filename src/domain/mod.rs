@@ -2,6 +2,7 @@
 //!
 //! No IO, no async, no clock here. Whatever the time is, somebody passes it in.
 
+mod bounds;
 mod comparison;
 mod digest;
 mod event;
@@ -18,11 +19,12 @@ mod time;
 mod tree;
 mod verdict;
 
+pub use bounds::{BoundFacts, Cpus, Held, Requirement};
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
 pub use event::{
     Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, EventOrderError, Phase, Plan, Probe, RestoredFacts, RunnerFacts,
-    SandboxFacts, SelectedPoint, Trigger, phase_lengths,
+    SandboxFacts, Sanitization, SelectedPoint, Trigger, phase_lengths,
 };
 pub use finding::{Cause, CheckOutcome, CheckReport, Finding, FindingKind, Severity};
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};

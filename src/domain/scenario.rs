@@ -1,12 +1,13 @@
 //! A scenario: what to restore, how, with which checks and objectives.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Comparison, LockMode, Objectives, Period};
+use super::{ByteSize, Comparison, Cpus, LockMode, Objectives, Period, Requirement};
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -214,6 +215,8 @@ pub struct ResourceLimits {
     pub memory: ByteSize,
     /// Processes inside.
     pub processes: u32,
+    /// Processors' time for what runs inside, together; all that the host has where nothing is said.
+    pub cpus: Option<Cpus>,
     /// Kind of scratch.
     pub scratch: ScratchKind,
     /// Directory for [`ScratchKind::Directory`].
@@ -228,6 +231,8 @@ pub struct ResourceLimits {
     pub max_ratio: u64,
     /// Deepest path, in components.
     pub max_depth: u32,
+    /// Promises without which the drill is refused.
+    pub require: BTreeSet<Requirement>,
 }
 
 impl Default for ResourceLimits {
@@ -235,6 +240,7 @@ impl Default for ResourceLimits {
         Self {
             memory: ByteSize::gib(2),
             processes: 256,
+            cpus: None,
             scratch: ScratchKind::Tmpfs,
             scratch_path: None,
             scratch_size: ByteSize::gib(8),
@@ -242,6 +248,7 @@ impl Default for ResourceLimits {
             max_files: 50_000_000,
             max_ratio: 1_000,
             max_depth: 128,
+            require: BTreeSet::new(),
         }
     }
 }

@@ -26,8 +26,8 @@ impl Stop {
     pub(super) fn interrupted() -> Self {
         Self::one(Finding::runner("drill", FindingKind::Interrupted { how: "ended by whoever started it".into() }))
     }
-    pub(super) fn out_of_time(limit: Period) -> Self {
-        Self::one(Finding::runner("drill", FindingKind::SandboxLimit { limit: "time".into(), value: limit.to_string() }))
+    pub(super) fn out_of_time(step: &str, limit: Period) -> Self {
+        Self::one(Finding::runner(step, FindingKind::SandboxLimit { limit: "time".into(), value: limit.to_string() }))
     }
     pub(super) fn crashed(step: &str) -> Self {
         Self::one(Finding::runner(

@@ -69,7 +69,7 @@ impl Programs for InSandbox<'_> {
         let spec = CommandSpec { timeout: Duration::from_secs(self.time.seconds.max(1)), ..CommandSpec::new(command.iter().cloned()) };
         match self.sandbox.run(&spec).await {
             Ok(exit) => Ok(match exit.ended {
-                Ended::Status(status) => Ran::Exited { status, truncated: exit.truncated(), stdout: exit.stdout },
+                Ended::Status(status) => Ran::Exited { status, truncated: exit.stdout_dropped > 0, stdout: exit.stdout },
                 Ended::Signal(signal) => Ran::Killed { signal },
             }),
             Err(SandboxError::Limit { limit, value }) => Ok(Ran::Limit { limit: limit.word().to_owned(), value }),

@@ -142,7 +142,11 @@ async fn attempt(
     let outcome = steps::in_sandbox(scenario, selector, services, &sandbox, recorder).await;
 
     let torn_down = recorder.phase(Phase::Teardown);
-    let disposal = sandbox.destroy().await;
+    let (began, from) = (services.clock.now(), services.clock.monotonic());
+    let mut disposal = sandbox.destroy().await;
+    disposal.started_at = Some(began);
+    disposal.ended_at = Some(services.clock.now());
+    disposal.took = Some(services.clock.monotonic().since(from));
     torn_down?;
     let remains = disposal.probes.iter().filter(|p| !p.gone).map(|p| p.what.clone()).collect::<Vec<_>>();
     recorder.record(DrillEventKind::SandboxDestroyed { disposal })?;

@@ -14,9 +14,9 @@ use crate::domain::{
     Pseudonym, RecoveryPoint, RestorePath, Scenario, SelectedPoint, Selector, Timestamp, judge, select, worst_gap,
 };
 use crate::restore::{
-    ArchiveOptions, CancelFlag, EntryName, Member, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
+    ArchiveOptions, CancelFlag, EntryName, Member, RestoreError, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
 };
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Limit, Sandbox, SandboxError};
 use crate::vault::{Digesting, Pinned, VaultView};
 
 /// How the work in the sandbox ended early.
@@ -74,7 +74,7 @@ pub(super) async fn in_sandbox(
     let outcome = tokio::select! {
         outcome = work => outcome,
         () = services.cancel.cancelled() => Err(Stop::interrupted().into()),
-        () = tokio::time::sleep(scenario.limits.time.as_duration()) => Err(Stop::out_of_time(scenario.limits.time).into()),
+        () = tokio::time::sleep(scenario.limits.time.as_duration()) => Err(Stop::out_of_time(&step_of(recorder), scenario.limits.time).into()),
     };
     // blocking threads do not hear of dropped futures: they look at the flag, and hold scratch until they have; those that
     // wait for the storage are woken
@@ -268,7 +268,16 @@ async fn preflight(
     }
     if let Some(manifest) = &located.manifest {
         // a page for each entry is what a tmpfs takes beside the content
-        let needed = manifest.totals.bytes.saturating_add(manifest.totals.entries.saturating_mul(4096));
+        let entries = manifest.totals.entries;
+        if entries > scenario.limits.max_files {
+            let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
+            return Err(Stop::one(Finding::runner("preflight", kind)).into());
+        }
+        if let Some(free) = sandbox.free_entries()?.filter(|free| *free < entries) {
+            let (limit, value) = ("inodes".to_owned(), format!("{free} free entries of scratch"));
+            return Err(Stop::one(Finding::runner("preflight", FindingKind::SandboxLimit { limit, value })).into());
+        }
+        let needed = manifest.totals.bytes.saturating_add(entries.saturating_mul(4096));
         if sandbox.free_bytes()? < needed {
             return Err(Stop::one(Finding::runner("preflight", FindingKind::ScratchFull { limit: scenario.limits.scratch_size })).into());
         }
@@ -365,6 +374,12 @@ async fn restore(
     };
     record_chain(&located, services, recorder)?;
     let restored = outcome.map_err(|_| Stop::crashed("restore"))?.map_err(|error| {
+        // the file system says "no space" of bytes and of entries alike; only it knows which
+        if matches!(error, RestoreError::ScratchFull)
+            && let Some(full @ SandboxError::Limit { limit: Limit::Inodes, .. }) = sandbox.scratch_is_full()
+        {
+            return Stop::one(Finding::runner("restore", full.finding()));
+        }
         let object = |member: Member| names.iter().find(|(m, _)| *m == member).map_or_else(nobody, |(_, name)| name.clone());
         let entry = |entry: &EntryName| path_name(services, &entry.0);
         Stop::restore(&error, &object, &entry, scenario)
@@ -420,6 +435,15 @@ async fn verify(
 fn record_chain(located: &Located, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<(), RecordError> {
     let chain = located.view.chain(&|key| object_name(services, key));
     recorder.record(DrillEventKind::ChainRecorded { chain, transport: located.view.transport() })
+}
+
+/// The phase that the drill is in, as a finding names its step.
+fn step_of(recorder: &Recorder<'_>) -> String {
+    let phase = recorder.events().iter().rev().find_map(|event| match event.kind {
+        DrillEventKind::PhaseBegan { phase } => Some(phase.word()),
+        _ => None,
+    });
+    phase.unwrap_or("drill").to_owned()
 }
 
 fn start_of(recorder: &Recorder<'_>) -> Timestamp {

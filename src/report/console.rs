@@ -52,7 +52,11 @@ pub fn summary(report: &Report, paint: Paint) -> String {
     row(&mut text, "Checks", &checks(report));
     write_findings(&mut text, report, paint);
     match &report.disposal {
-        Some(disposal) if disposal.complete() => row(&mut text, "Sandbox", "destroyed, and gone when looked for"),
+        Some(disposal) if disposal.complete() => {
+            let took = disposal.took.map_or(String::new(), |took| format!(" in {took}"));
+            let kind = disposal.sanitization.map_or(String::new(), |s| format!("; NIST SP 800-88: {}", s.words()));
+            row(&mut text, "Sandbox", &format!("destroyed{took}, and gone when looked for{kind}"));
+        }
         Some(_) => row(&mut text, "Sandbox", &paint.bad("could not be shown to be gone")),
         None => {}
     }

@@ -5,7 +5,7 @@ use askama::Template;
 use super::phrases::{answer, counted, days_left, grouped, locks, objective_name, outcome, restored, worst_gap};
 use super::picture::{Gauge, Segment, class, gauge, recovery_ends, segments};
 use crate::domain::{
-    Assessment, ByteSize, CheckOutcome, CheckReport, Finding, LockState, Met, ObjectRead, PointForm, Severity, Trigger, Verdict,
+    Assessment, ByteSize, CheckOutcome, CheckReport, Finding, Held, LockState, Met, ObjectRead, PointForm, Severity, Trigger, Verdict,
 };
 use crate::evidence::{ControlOutcome, KeyCustody, ProfileRows, Report, names};
 
@@ -371,10 +371,24 @@ fn sandbox(report: &Report) -> Vec<Row> {
         Row::new("Memory", facts.memory_limit.map_or("no limit".to_owned(), |m| format!("at most {}", ByteSize(m)))),
         Row::new("User", facts.user.clone()),
     ];
+    rows.extend(facts.bounds.iter().map(|b| {
+        let how = match b.held {
+            Held::Together => "together",
+            Held::Each => "each for itself",
+            Held::Not => "not held",
+        };
+        Row::new("Bound", format!("{}: {}, {how}, by {}", b.bound, b.value, b.by))
+    }));
     rows.extend(facts.remarks.iter().map(|r| Row::new("Remark", r.clone())));
     match &report.disposal {
         Some(disposal) => {
             rows.push(Row::new("Disposal", disposal.method.clone()));
+            if let Some(sanitization) = disposal.sanitization {
+                rows.push(Row::new("Sanitization", format!("{} (NIST SP 800-88 Rev. 1)", sanitization.words())));
+            }
+            if let Some(when) = disposal.when() {
+                rows.push(Row::new("Disposed", when));
+            }
             for probe in &disposal.probes {
                 let (word, tone) = if probe.gone { ("gone", "good") } else { ("still there", "bad") };
                 rows.push(Row::toned("Looked for", format!("{}: {word}", probe.what), tone));

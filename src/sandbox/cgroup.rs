@@ -1,4 +1,4 @@
-//! Control groups: memory and processes of everything inside, together. Version 2, or version 1 where its controllers are.
+//! Control groups: memory, processes and processor time of everything inside, together. Version 2, or version 1 where its controllers are.
 
 use std::fs;
 use std::io;
@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::delegated::{self, CPU_PERIOD_US, Kernel, Wanted};
+
 /// Where groups could be made, and by which controllers. Known before anything is made, so that it can be registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Layout {
     /// Version 1: one directory for each controller.
-    V1 { memory: Option<PathBuf>, pids: Option<PathBuf> },
+    V1 { memory: Option<PathBuf>, pids: Option<PathBuf>, cpu: Option<PathBuf> },
     /// Version 2: the first of these that takes it.
     V2 { candidates: Vec<PathBuf> },
     /// No control groups are mounted.
@@ -23,6 +25,7 @@ pub(super) enum Layout {
 pub(super) struct Groups {
     memory: Option<Group>,
     pids: Option<Group>,
+    cpu: Option<Group>,
     /// Whether what runs inside cannot be swapped out.
     pub swap_forbidden: bool,
 }
@@ -53,7 +56,7 @@ impl Layout {
         };
         let (memory, pids) = (find_v1("memory"), find_v1("pids"));
         if memory.is_some() || pids.is_some() {
-            return Layout::V1 { memory, pids };
+            return Layout::V1 { memory, pids, cpu: find_v1("cpu") };
         }
         let path = own.lines().find_map(|l| l.strip_prefix("0::"));
         let (Some(path), Some((root, point))) = (path, find_mount(mounts, "cgroup2", None)) else { return Layout::Absent };
@@ -71,17 +74,18 @@ impl Layout {
     /// All paths that making groups may leave behind.
     pub fn paths(&self) -> Vec<PathBuf> {
         match self {
-            Layout::V1 { memory, pids } => memory.iter().chain(pids).cloned().collect(),
+            Layout::V1 { memory, pids, cpu } => memory.iter().chain(pids).chain(cpu).cloned().collect(),
             Layout::V2 { candidates } => candidates.clone(),
             Layout::Absent => Vec::new(),
         }
     }
 
     /// Makes the groups that can be made, and sets their limits. What cannot be made is absent: limits by process take over.
-    pub fn make(&self, memory: u64, processes: u32) -> Groups {
-        let mut groups = Groups { memory: None, pids: None, swap_forbidden: false };
+    pub fn make(&self, wanted: Wanted) -> Groups {
+        let Wanted { memory, processes, cpus } = wanted;
+        let mut groups = Groups { memory: None, pids: None, cpu: None, swap_forbidden: false };
         match self {
-            Layout::V1 { memory: memory_path, pids: pids_path } => {
+            Layout::V1 { memory: memory_path, pids: pids_path, cpu: cpu_path } => {
                 if let Some(path) = memory_path
                     && let Some((group, swap_forbidden)) = make_v1_memory(path, memory)
                 {
@@ -91,12 +95,16 @@ impl Layout {
                 if let Some(path) = pids_path {
                     groups.pids = make_with(path, 1, &[("pids.max", processes.to_string())]);
                 }
+                if let (Some(path), Some(cpus)) = (cpu_path, cpus) {
+                    let quota = cpus.quota(CPU_PERIOD_US).to_string();
+                    groups.cpu = make_with(path, 1, &[("cpu.cfs_period_us", CPU_PERIOD_US.to_string()), ("cpu.cfs_quota_us", quota)]);
+                }
             }
             Layout::V2 { candidates } => {
-                if let Some(group) = candidates.iter().find_map(|path| make_v2(path, memory, processes)) {
-                    // Absent where the kernel does not account for swap: nothing is forbidden then.
-                    groups.swap_forbidden = fs::write(group.path.join("memory.swap.max"), "0").is_ok();
-                    let _ = fs::write(group.path.join("memory.oom.group"), "1");
+                if let Some(made) = delegated::make(&Kernel, candidates, wanted, std::process::id()) {
+                    let group = Group { path: made.path, version: 2 };
+                    groups.swap_forbidden = made.swap_forbidden;
+                    groups.cpu = made.cpu.then(|| group.clone());
                     groups.pids = Some(group.clone());
                     groups.memory = Some(group);
                 }
@@ -146,25 +154,6 @@ fn make_v1_memory(path: &Path, memory: u64) -> Option<(Group, bool)> {
     Some((group, swap_forbidden))
 }
 
-fn make_v2(path: &Path, memory: u64, processes: u32) -> Option<Group> {
-    let parent = path.parent()?;
-    fs::create_dir(path).ok()?;
-    let has_controllers = || {
-        let text = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
-        ["memory", "pids"].iter().all(|c| text.split_whitespace().any(|w| w == *c))
-    };
-    if !has_controllers() {
-        // Refused where the parent has processes of its own.
-        let _ = fs::write(parent.join("cgroup.subtree_control"), "+memory +pids");
-    }
-    let set = |file: &str, value: String| fs::write(path.join(file), value).is_ok();
-    if has_controllers() && set("memory.max", memory.to_string()) && set("pids.max", processes.to_string()) {
-        return Some(Group { path: path.to_owned(), version: 2 });
-    }
-    let _ = fs::remove_dir(path);
-    None
-}
-
 /// How often limits were hit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Hits {
@@ -182,8 +171,17 @@ impl Groups {
         self.pids.is_some()
     }
 
+    /// Whether processor time has a quota.
+    pub fn limits_cpu(&self) -> bool {
+        self.cpu.is_some()
+    }
+    /// Whether there is any.
+    pub fn exist(&self) -> bool {
+        self.limits_memory() || self.limits_processes() || self.limits_cpu()
+    }
+
     fn directories(&self) -> Vec<&Path> {
-        let mut all: Vec<&Path> = self.memory.iter().chain(&self.pids).map(|g| g.path.as_path()).collect();
+        let mut all: Vec<&Path> = self.memory.iter().chain(&self.pids).chain(&self.cpu).map(|g| g.path.as_path()).collect();
         all.dedup();
         all
     }
@@ -251,6 +249,7 @@ mod tests {
         let expected = Layout::V1 {
             memory: Some("/sys/fs/cgroup/memory/jobs/7/firedrill-x".into()),
             pids: Some("/sys/fs/cgroup/pids/firedrill-x".into()),
+            cpu: None,
         };
         assert_eq!(layout, expected);
     }

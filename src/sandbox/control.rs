@@ -11,9 +11,10 @@ use tokio::net::unix::pipe;
 use super::cgroup::{Groups, Hits};
 use super::error::{Limit, SandboxError, Step};
 use super::helper::borrow;
+use super::place::{cpu_seconds, private_run, private_tmp};
 use super::spec::{CommandSpec, Ended, Exit};
-use super::wire::{self, FromHelper, HowEnded, RunOrder, ToHelper};
-use crate::domain::{Elapsed, ResourceLimits, ScratchKind};
+use super::wire::{self, FromHelper, HowEnded, Place, RunOrder, Seen, ToHelper};
+use crate::domain::{Elapsed, Period, ResourceLimits, ScratchKind};
 
 #[derive(Debug)]
 pub(super) struct Control {
@@ -25,6 +26,8 @@ pub(super) struct Control {
 /// What a command is held against.
 pub(super) struct Bounds<'a> {
     pub groups: Option<&'a Groups>,
+    /// Whether a control group counts processes.
+    pub processes_by_group: bool,
     pub limits: &'a ResourceLimits,
     pub scratch: &'a OwnedFd,
 }
@@ -33,6 +36,13 @@ impl Bounds<'_> {
     fn hits(&self) -> Hits {
         self.groups.map(Groups::hits).unwrap_or_default()
     }
+    /// Where no group counts processes, the kernel refuses new ones and tells nobody: known only if it was so at the end.
+    fn is_crowded(&self, how: HowEnded, seen: &Seen) -> bool {
+        // Counted with what is seen inside: PID 1, its monitor, and the command itself, which has just ended.
+        const BESIDE: u64 = 3;
+        let at_the_limit = seen.tasks.saturating_add(BESIDE) >= u64::from(self.limits.processes);
+        !self.processes_by_group && how != HowEnded::Status(0) && at_the_limit
+    }
     /// The group's limit has room for a scratch in memory, whose pages count as memory too.
     fn memory_words(&self) -> String {
         match self.limits.scratch {
@@ -40,9 +50,16 @@ impl Bounds<'_> {
             ScratchKind::Directory => self.limits.memory.to_string(),
         }
     }
-    fn scratch_is_full(&self) -> bool {
-        fstatvfs(self.scratch).is_ok_and(|s| s.f_bavail == 0)
+}
+
+/// Which bound of scratch is reached, if any. A full table of entries has bytes left, and is told apart by that.
+pub(super) fn full_scratch(scratch: &OwnedFd, limits: &ResourceLimits) -> Option<SandboxError> {
+    let stat = fstatvfs(scratch).ok()?;
+    if stat.f_bavail == 0 {
+        return Some(SandboxError::Limit { limit: Limit::Scratch, value: limits.scratch_size.to_string() });
     }
+    let full = stat.f_files > 0 && stat.f_favail == 0;
+    full.then(|| SandboxError::Limit { limit: Limit::Inodes, value: format!("{} entries", stat.f_files) })
 }
 
 impl Control {
@@ -92,18 +109,15 @@ impl Control {
             () = async { tokio::join!(stdout.read_on(), stderr.read_on()); std::future::pending().await } => unreachable!("pending never ends"),
         };
         cancel.socket = None;
-        let (how, took_ns) = answer?;
+        let (how, took_ns, seen) = answer?;
         stdout.take_rest();
         stderr.take_rest();
-        judge(how, command, bounds, before)?;
+        judge(how, command, bounds, before, &seen)?;
         let ended = match how {
             HowEnded::Status(code) => Ended::Status(code),
             HowEnded::Signal(signal) => Ended::Signal(signal),
             HowEnded::TimedOut | HowEnded::Cancelled => return Err(SandboxError::Died { how: "its command was cancelled".to_owned() }),
         };
-        if ended != Ended::Status(0) && bounds.scratch_is_full() {
-            return Err(SandboxError::Limit { limit: Limit::Scratch, value: bounds.limits.scratch_size.to_string() });
-        }
         Ok(Exit {
             ended,
             stdout: stdout.kept,
@@ -116,10 +130,10 @@ impl Control {
     }
 
     /// The answer to this command; late answers to cancelled ones are passed over.
-    async fn answer(&mut self, seq: u64, bounds: &Bounds<'_>) -> Result<(HowEnded, u64), SandboxError> {
+    async fn answer(&mut self, seq: u64, bounds: &Bounds<'_>) -> Result<(HowEnded, u64, Seen), SandboxError> {
         loop {
             match self.receive().await.step("hear from the sandbox's helper")? {
-                Some((FromHelper::Ended { seq: of, how, took_ns }, _)) if of == seq => return Ok((how, took_ns)),
+                Some((FromHelper::Ended { seq: of, how, took_ns, seen }, _)) if of == seq => return Ok((how, took_ns, seen)),
                 Some((FromHelper::NotStarted { seq: of, step, errno }, _)) if of == seq => {
                     return Err(SandboxError::NotStarted { step, source: io::Error::from_raw_os_error(errno) });
                 }
@@ -142,20 +156,47 @@ impl Control {
     }
 }
 
-/// Whether a bound was hit. Counters decide, not the exit status: a plain `exit 137` is no lack of memory.
-fn judge(how: HowEnded, command: &CommandSpec, bounds: &Bounds<'_>, before: Hits) -> Result<(), SandboxError> {
+/// Whether a bound was hit. Counters decide, not the exit status: a plain `exit 137` is no lack of memory. Bounds without a
+/// counter count only for a command that failed, by what PID 1 saw when it ended.
+fn judge(how: HowEnded, command: &CommandSpec, bounds: &Bounds<'_>, before: Hits, seen: &Seen) -> Result<(), SandboxError> {
+    let hit = |limit, value| Err(SandboxError::Limit { limit, value });
     let after = bounds.hits();
     if after.out_of_memory > before.out_of_memory {
-        return Err(SandboxError::Limit { limit: Limit::Memory, value: bounds.memory_words() });
+        return hit(Limit::Memory, bounds.memory_words());
     }
-    if after.out_of_processes > before.out_of_processes {
-        return Err(SandboxError::Limit { limit: Limit::Processes, value: bounds.limits.processes.to_string() });
+    if after.out_of_processes > before.out_of_processes || bounds.is_crowded(how, seen) {
+        return hit(Limit::Processes, bounds.limits.processes.to_string());
     }
     if how == HowEnded::TimedOut {
-        let value = Elapsed::from_duration(command.timeout).to_string();
-        return Err(SandboxError::Limit { limit: Limit::Time, value });
+        return hit(Limit::Time, Elapsed::from_duration(command.timeout).to_string());
     }
-    Ok(())
+    if how == HowEnded::Status(0) {
+        return Ok(());
+    }
+    let cpu = cpu_seconds(bounds.limits);
+    // The kernel counts whole ticks for the limit, and what ran for the account: far less where a hypervisor takes time away.
+    // A quarter tells its signal from one that a program sent itself.
+    if ended_by(how, libc::SIGXCPU) && seen.cpu_us >= cpu.saturating_mul(250_000) {
+        return hit(Limit::Cpu, format!("{} of processor time", Period::from_secs(cpu)));
+    }
+    // A file as large as all of scratch: the kernel stops whoever writes it, also where scratch has no size of its own.
+    if ended_by(how, libc::SIGXFSZ) {
+        return hit(Limit::Scratch, bounds.limits.scratch_size.to_string());
+    }
+    if let Some(error) = full_scratch(bounds.scratch, bounds.limits) {
+        return Err(error);
+    }
+    match seen.full.first() {
+        None => Ok(()),
+        Some(Place::Tmp) => hit(Limit::Tmp, private_tmp(bounds.limits).to_string()),
+        Some(Place::Run) => hit(Limit::Run, private_run(bounds.limits).to_string()),
+        Some(Place::SharedMemory) => hit(Limit::SharedMemory, private_tmp(bounds.limits).to_string()),
+    }
+}
+
+/// By this signal, or by a shell that says that its program was.
+fn ended_by(how: HowEnded, signal: i32) -> bool {
+    how == HowEnded::Signal(signal) || how == HowEnded::Status(128 + signal)
 }
 
 /// Tells the helper to end a command that nobody waits for any more.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use rustix::fs::{fstat, fstatvfs, statvfs};
 
+use super::facts::SWAP_IS_OPEN;
 use super::place::Held;
 use super::scratch::{self, Removal};
-use crate::domain::{Disposal, DrillId, Probe, ScratchKind};
+use crate::domain::{Disposal, DrillId, Probe, Sanitization, ScratchKind};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,7 +43,9 @@ pub(super) async fn destroy(mut held: Held) -> Disposal {
     let rest = tokio::task::spawn_blocking(move || finish(held, namespace, monitor_gone));
     rest.await.unwrap_or_else(|_| Disposal {
         method: "interrupted".to_owned(),
+        sanitization: Some(Sanitization::None),
         probes: vec![Probe { what: "the sandbox (its disposal did not finish)".to_owned(), gone: false }],
+        ..Disposal::default()
     })
 }
 
@@ -54,7 +57,7 @@ fn finish(mut held: Held, namespace: Option<OwnedFd>, monitor_gone: bool) -> Dis
         probes.push(Probe { what: "processes in the sandbox's pid namespace".to_owned(), gone: no_process_in(namespace.as_ref()) });
     }
     if let Some(groups) = held.groups.take()
-        && (groups.limits_memory() || groups.limits_processes())
+        && groups.exist()
     {
         probes.push(Probe { what: "the sandbox's control groups".to_owned(), gone: groups.remove() });
     }
@@ -64,18 +67,28 @@ fn finish(mut held: Held, namespace: Option<OwnedFd>, monitor_gone: bool) -> Dis
     if isolated || held.limits.scratch == ScratchKind::Tmpfs {
         probes.push(Probe { what: "mounts of the sandbox in any mount namespace".to_owned(), gone: no_mount_of(&held.drill) });
     }
-    let method = match held.limits.scratch {
+    let (method, kind) = match held.limits.scratch {
         ScratchKind::Tmpfs => {
             let gone = file_system.is_some_and(no_descriptor_on);
             probes.push(Probe { what: "descriptors of the runner on the scratch".to_owned(), gone });
-            "scratch was memory only (a private tmpfs); released with its last reference, nothing was written to a medium (NIST SP 800-88: volatile memory, cleared by release)"
+            if held.facts.remarks.iter().any(|r| r == SWAP_IS_OPEN) {
+                let method = "scratch was memory (a private tmpfs), released with its last reference; the swap device may have taken some of it (no sanitization after NIST SP 800-88)";
+                (method, Sanitization::None)
+            } else {
+                let method = "scratch was memory only (a private tmpfs); released with its last reference, nothing was written to a medium (NIST SP 800-88: volatile memory, cleared by release)";
+                (method, Sanitization::Clear)
+            }
         }
         ScratchKind::Directory => {
             probes.push(Probe { what: "the scratch directory".to_owned(), gone: remove_directory(&mut held) });
-            "scratch was a plain directory: its files were unlinked; blocks on the medium may still hold them (no sanitization after NIST SP 800-88)"
+            let method = "scratch was a plain directory: its files were unlinked; blocks on the medium may still hold them (no sanitization after NIST SP 800-88)";
+            (method, Sanitization::None)
         }
     };
-    let disposal = Disposal { method: method.to_owned(), probes };
+    let mut disposal = Disposal { method: method.to_owned(), sanitization: Some(kind), probes, ..Disposal::default() };
+    if !disposal.complete() {
+        disposal.sanitization = Some(Sanitization::None);
+    }
     // What resists stays registered, so that the next start tries again.
     match held.claim.take() {
         Some(claim) if disposal.complete() => claim.release(),

@@ -18,6 +18,16 @@ pub enum Limit {
     Output,
     /// Bytes of scratch.
     Scratch,
+    /// Entries of scratch.
+    Inodes,
+    /// Processor time.
+    Cpu,
+    /// Bytes or entries of the private `/tmp`.
+    Tmp,
+    /// Bytes or entries of the private `/run`.
+    Run,
+    /// Bytes or entries of shared memory.
+    SharedMemory,
 }
 
 impl Limit {
@@ -29,6 +39,11 @@ impl Limit {
             Limit::Processes => "processes",
             Limit::Output => "output",
             Limit::Scratch => "scratch",
+            Limit::Inodes => "inodes",
+            Limit::Cpu => "cpu",
+            Limit::Tmp => "private /tmp",
+            Limit::Run => "private /run",
+            Limit::SharedMemory => "/dev/shm",
         }
     }
 }

@@ -1,21 +1,34 @@
 //! A sandbox in words, for the evidence: what it is made of, and what is weak about it.
 
-use super::place::Held;
+use super::bounds;
+use super::place::{Held, advice_on};
 use super::swap::{self, SwapGuard};
 use super::wire::IdMap;
-use crate::domain::{ResourceLimits, SandboxFacts, ScratchKind};
+use crate::domain::{Held as Bound, Requirement, ResourceLimits, SandboxFacts, ScratchKind};
 
-/// Of a sandbox in namespaces. `memory` is the group's limit; `by_cgroup` says for memory and processes whether a group was made.
-pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory: u64, by_cgroup: (bool, bool)) -> SandboxFacts {
+/// For what control groups were made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ByCgroup {
+    pub memory: bool,
+    pub processes: bool,
+    pub cpu: bool,
+}
+
+/// Of a sandbox in namespaces. `memory` is the group's limit; `made` says which groups were made.
+pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory: u64, made: ByCgroup) -> SandboxFacts {
     let (scratch, mut remarks) = scratch_words(&held.limits);
     let joined = held.lock_down.joined;
-    if !(joined && by_cgroup.0) {
+    let by_cgroup = if joined { made } else { ByCgroup::default() };
+    if !by_cgroup.memory {
         remarks.push(
             "no control group for memory: each process is limited for itself, and running out is not told from other failures".to_owned(),
         );
     }
-    if !(joined && by_cgroup.1) {
+    if !by_cgroup.processes {
         remarks.push(NO_PROCESS_GROUP.to_owned());
+    }
+    if !by_cgroup.cpu && held.limits.cpus.is_some() {
+        remarks.push(NO_CPU_GROUP.to_owned());
     }
     match held.lock_down.landlock.as_str() {
         "full" => {}
@@ -40,7 +53,8 @@ pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory
         scratch,
         scratch_bytes: held.limits.scratch_size.0,
         swap,
-        memory_limit: (joined && by_cgroup.0).then_some(memory),
+        memory_limit: by_cgroup.memory.then_some(memory),
+        bounds: bounds::inside(&held.limits, by_cgroup),
         user,
         remarks,
     }
@@ -62,6 +76,7 @@ pub(super) fn bare(held: &Held, why: &str, guard: Option<SwapGuard>) -> SandboxF
         scratch_bytes: held.limits.scratch_size.0,
         swap,
         memory_limit: None,
+        bounds: bounds::bare(&held.limits),
         user: format!("{}:{}, the runner's own", held.owner.uid, held.owner.gid),
         remarks,
     }
@@ -69,8 +84,36 @@ pub(super) fn bare(held: &Held, why: &str, guard: Option<SwapGuard>) -> SandboxF
 
 /// A remark that the doctor looks for.
 pub(super) const SWAP_IS_OPEN: &str = "restored data may reach the swap device";
-/// Another one.
-pub(super) const NO_PROCESS_GROUP: &str = "no control group for processes: limited by the user's count, and hitting it is not reported";
+const NO_PROCESS_GROUP: &str =
+    "no control group for processes: limited by the user's count, and hitting it is told only where it still holds when the command ends";
+const NO_CPU_GROUP: &str = "no control group for processor time: no quota holds what runs inside, only a total for each process";
+/// What an administrator would change for control groups.
+pub(super) const CGROUP_ADVICE: &str = "run as root, or as a systemd service or scope with Delegate=cpu memory pids";
+/// And for swap.
+pub(super) const SWAP_ADVICE: &str = "turn swap off, run as root on Linux 6.4 or newer, or give the service MemorySwapMax=0";
+/// And for landlock.
+pub(super) const LANDLOCK_ADVICE: &str = "use Linux 6.10 or newer with landlock among its security modules";
+
+/// Why a sandbox does not keep what a scenario insists on, and what to change; `None` where it does.
+pub(super) fn refusal(requirement: Requirement, held: &Held) -> Option<(String, &'static str)> {
+    let facts = &held.facts;
+    let together = |bound: &str| facts.bounds.iter().any(|b| b.bound == bound && b.held == Bound::Together && b.told);
+    let (kept, why, advice) = match requirement {
+        Requirement::Isolation => (facts.isolated, "nothing is apart from the host", advice_on("namespaces")),
+        Requirement::Memory => (together("memory"), "memory is not bounded for all processes together", CGROUP_ADVICE),
+        Requirement::Processes => (together("processes"), "processes are not counted together", CGROUP_ADVICE),
+        Requirement::Cpu => {
+            let kept = facts.bounds.iter().any(|b| b.bound == "cpu" && b.held == Bound::Together);
+            (kept, "no quota holds processor time", CGROUP_ADVICE)
+        }
+        Requirement::Scratch => {
+            (together("scratch"), "scratch in a plain directory has no size of its own", "use scratch = { kind = \"tmpfs\" }")
+        }
+        Requirement::NoSwap => (!swap::reaches(held), "memory with restored data could be written to the active swap device", SWAP_ADVICE),
+        Requirement::Landlock => (held.lock_down.landlock == "full", "landlock is not fully enforced", LANDLOCK_ADVICE),
+    };
+    (!kept).then(|| (format!("the scenario requires `{}`, and here {why}", requirement.word()), advice))
+}
 
 fn scratch_words(limits: &ResourceLimits) -> (String, Vec<String>) {
     match limits.scratch {

@@ -3,7 +3,8 @@
 //! Promises, kept by the kernel and attacked from inside by `tests/it/promises/`, by killing the runner in `tests/it/kills.rs`:
 //! - What runs inside has no network but its own loopback, sees the restored tree, the host's `/usr` read-only and a private
 //!   `/tmp`, `/dev`, `/proc`; no host process, no host file, no secret in its environment, no right to ask for more.
-//! - It is bounded in memory, processes, output, scratch and time; each bound hit is a [`SandboxError::Limit`].
+//! - It is bounded in memory, processors, processes, output, scratch and time; each bound hit is a [`SandboxError::Limit`]
+//!   where that can be known, and the facts name where it cannot.
 //! - It ends with the runner, however the runner ends.
 //! - Scratch is a private tmpfs, gone with the last reference; a plain directory is a named, weaker choice.
 //! - [`Sandbox::destroy`] looks for remains afterwards; [`reap`] finds those of a runner that was killed.
@@ -13,13 +14,17 @@
 //!
 //! Linux only. Absent on purpose: backups, network, clocks (times are passed in, durations measured by kernel timers).
 
+mod bounds;
 mod cgroup;
 mod control;
+mod delegated;
 mod disposal;
 mod doctor;
 mod error;
 mod facts;
 mod helper;
+mod host;
+mod inside;
 mod place;
 mod registry;
 mod scratch;
@@ -28,9 +33,10 @@ mod swap;
 mod sys;
 mod wire;
 
-pub use doctor::{Kept, Promise, promises};
+pub use doctor::{Kept, Promise, promises, stands};
 pub use error::{Limit, SandboxError};
 pub use helper::become_helper_if_asked;
+pub use host::host_risks;
 pub use place::{Sandbox, provision};
 pub use registry::{Reaped, reap};
 pub use spec::{Afterwards, CommandSpec, Ended, Exit, Isolation, Owner, SandboxSpec, SwapPolicy, ToolDir};

@@ -13,10 +13,11 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
 use super::cgroup::{Groups, Layout};
-use super::control::Control;
+use super::control::{self, Control};
+use super::delegated::Wanted;
 use super::disposal;
 use super::error::{SandboxError, Step};
-use super::facts;
+use super::facts::{self, ByCgroup};
 use super::helper::{HELPER_ARGUMENT, INNER_ID, clone_shown};
 use super::registry::{Claim, ProcessRef, Record};
 use super::scratch::{self, PlainDirectory, Rooms};
@@ -24,7 +25,7 @@ use super::spec::{CommandSpec, Exit, Isolation, Owner, SandboxSpec};
 use super::swap;
 use super::sys::{clone_open_tree, make_tmpfs};
 use super::wire::{FromHelper, IdMap, LockDown, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
-use crate::domain::{Disposal, DrillId, ResourceLimits, SandboxFacts, ScratchKind};
+use crate::domain::{ByteSize, Disposal, DrillId, ResourceLimits, SandboxFacts, ScratchKind};
 
 /// Nobody on any host is here; 65,536 ids, as one sandbox's users.
 const RANGE: IdMap = IdMap::Range { base: 600_000_000, count: 65_536 };
@@ -129,6 +130,20 @@ impl Sandbox {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize).min(self.held().limits.scratch_size.0))
     }
 
+    /// Entries that scratch has room for; `None` where its file system does not count them.
+    ///
+    /// # Errors
+    /// Where the file system cannot be asked.
+    pub fn free_entries(&self) -> Result<Option<u64>, SandboxError> {
+        let stat = fstatvfs(&self.rooms().tree).step("ask for free scratch")?;
+        Ok((stat.f_files > 0).then_some(stat.f_favail))
+    }
+
+    /// Which of scratch's bounds is reached: bytes or entries.
+    pub fn scratch_is_full(&self) -> Option<SandboxError> {
+        control::full_scratch(&self.rooms().tree, &self.held().limits)
+    }
+
     /// Runs a command to its end. One at a time: a second waits for the first. Dropping the future ends the command.
     ///
     /// # Errors
@@ -144,7 +159,12 @@ impl Sandbox {
         };
         let control = helper.control.as_ref().expect("the control socket is open until the sandbox is destroyed");
         let mut control = control.lock().await;
-        let bounds = super::control::Bounds { groups: held.groups.as_ref(), limits: &held.limits, scratch: &self.rooms().tree };
+        let bounds = control::Bounds {
+            groups: held.groups.as_ref(),
+            processes_by_group: held.lock_down.joined && held.groups.as_ref().is_some_and(Groups::limits_processes),
+            limits: &held.limits,
+            scratch: &self.rooms().tree,
+        };
         control.run(command, &bounds).await
     }
 
@@ -181,13 +201,13 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
     };
 
     let limits = &spec.limits;
-    let private_tmp = (limits.memory.0 / 4).clamp(1 << 20, 1 << 30);
     let in_memory = if limits.scratch == ScratchKind::Tmpfs { limits.scratch_size.0 } else { 0 };
     // Pages of a tmpfs count as memory of who wrote them, and no killer can free them.
     let memory = limits.memory.0.saturating_add(in_memory);
-    let groups = held.groups.insert(layout.make(memory, limits.processes));
+    let groups = held.groups.insert(layout.make(Wanted { memory, processes: limits.processes, cpus: limits.cpus }));
     let mut fds = groups.doors().step("open the control groups")?;
-    let (doors, by_cgroup) = (fds.len(), (groups.limits_memory(), groups.limits_processes()));
+    let doors = fds.len();
+    let by_cgroup = ByCgroup { memory: groups.limits_memory(), processes: groups.limits_processes(), cpu: groups.limits_cpu() };
 
     let mut noswap = false;
     let scratch = match (limits.scratch, passes) {
@@ -244,18 +264,49 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
         loader_cache: Some(PathBuf::from("/etc/ld.so.cache")),
         cgroup_doors: doors,
         memory: limits.memory.0,
-        memory_by_cgroup: by_cgroup.0,
+        memory_by_cgroup: by_cgroup.memory,
         processes: limits.processes,
-        processes_by_cgroup: by_cgroup.1,
+        processes_by_cgroup: by_cgroup.processes,
         file_size: limits.scratch_size.0,
-        private_tmp,
+        private_tmp: private_tmp(limits).0,
         seconds: limits.time.seconds,
+        cpu_seconds: cpu_seconds(limits),
     };
     start(spec, &mut held, setup, fds).await?;
     swap::guard_inside(spec, &held)?;
     held.facts.isolated = true;
     held.facts = facts::isolated(&held, ids, guard, memory, by_cgroup);
+    require(spec, &held)?;
     Ok(held)
+}
+
+/// What this host could not do although the scenario insists on it: refused before anything is fetched.
+fn require(spec: &SandboxSpec, held: &Held) -> Result<(), SandboxError> {
+    match spec.limits.require.iter().find_map(|requirement| facts::refusal(*requirement, held)) {
+        Some((why, advice)) => Err(SandboxError::Unavailable { why, advice: advice.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Size of the private `/tmp`, and of `/dev/shm`.
+pub(super) fn private_tmp(limits: &ResourceLimits) -> ByteSize {
+    ByteSize((limits.memory.0 / 4).clamp(1 << 20, 1 << 30))
+}
+
+/// Size of the private `/run`.
+pub(super) fn private_run(limits: &ResourceLimits) -> ByteSize {
+    private_tmp(limits).min(ByteSize::mib(16))
+}
+
+/// Processor time that each process may take: no more than its share of the whole time.
+pub(super) fn cpu_seconds(limits: &ResourceLimits) -> u64 {
+    match limits.cpus {
+        Some(cpus) => cpus.seconds_in(limits.time.seconds),
+        None => {
+            let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+            limits.time.seconds.saturating_mul(processors)
+        }
+    }
 }
 
 fn inodes(limits: &ResourceLimits) -> u64 {
@@ -433,5 +484,6 @@ fn bare(spec: &SandboxSpec, why: &str, advice: String) -> Result<Held, SandboxEr
         }
     }
     held.facts = facts::bare(&held, why, guard);
+    require(spec, &held)?;
     Ok(held)
 }

@@ -139,6 +139,10 @@ pub struct Reaped {
 /// # Errors
 /// Where the state directory cannot be read. One sandbox that resists does not stop the others.
 pub fn reap(state_dir: &Path, now: Timestamp) -> Result<Vec<Reaped>, SandboxError> {
+    Ok(registered(state_dir)?.into_iter().filter_map(|drill| reap_one(state_dir, drill, now)).collect())
+}
+
+fn registered(state_dir: &Path) -> Result<Vec<DrillId>, SandboxError> {
     let mut drills: Vec<DrillId> = match fs::read_dir(state_dir) {
         Ok(entries) => entries.filter_map(|e| drill_of(&e.ok()?.path())).collect(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -146,7 +150,19 @@ pub fn reap(state_dir: &Path, now: Timestamp) -> Result<Vec<Reaped>, SandboxErro
     };
     drills.sort();
     drills.dedup();
-    Ok(drills.into_iter().filter_map(|drill| reap_one(state_dir, drill, now)).collect())
+    Ok(drills)
+}
+
+/// Sandboxes that wait to be reaped: registered, and nobody holds their lock. Changes nothing.
+pub(super) fn leftovers(state_dir: &Path) -> Result<Vec<DrillId>, SandboxError> {
+    let mut drills = registered(state_dir)?;
+    drills.retain(|drill| {
+        let lock =
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(state_dir.join(format!("{drill}.lock")));
+        let held = lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err());
+        !held && state_dir.join(format!("{drill}.json")).exists()
+    });
+    Ok(drills)
 }
 
 fn drill_of(path: &Path) -> Option<DrillId> {
@@ -253,7 +269,9 @@ mod tests {
         let claim = Claim::take(state.path(), record("aa")).unwrap();
         assert!(matches!(Claim::take(state.path(), record("aa")), Err(SandboxError::Busy { .. })));
         assert_eq!(reap(state.path(), now()).unwrap(), []);
+        assert_eq!(leftovers(state.path()).unwrap(), []);
         drop(claim);
+        assert_eq!(leftovers(state.path()).unwrap(), [DrillId("aa".to_owned())]);
         let reaped = reap(state.path(), now()).unwrap();
         assert_eq!(reaped.len(), 1);
         assert_eq!((reaped[0].drill.0.as_str(), reaped[0].left.len(), reaped[0].when), ("aa", 0, now()));

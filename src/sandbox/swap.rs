@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::error::SandboxError;
+use super::facts::SWAP_IS_OPEN;
 use super::place::Held;
 use super::spec::{SandboxSpec, SwapPolicy};
 use crate::domain::ScratchKind;
@@ -54,6 +55,12 @@ pub(super) fn guard_inside(spec: &SandboxSpec, held: &Held) -> Result<(), Sandbo
     if spec.limits.scratch == ScratchKind::Tmpfs && inside(held) == Inside::MaySwap { refuse_unless_allowed(spec) } else { Ok(()) }
 }
 
+/// Whether memory with restored data can reach a swap device, whatever kind scratch is of.
+pub(super) fn reaches(held: &Held) -> bool {
+    let scratch = held.facts.remarks.iter().any(|r| r == SWAP_IS_OPEN);
+    scratch || (held.facts.isolated && inside(held) == Inside::MaySwap)
+}
+
 fn refuse_unless_allowed(spec: &SandboxSpec) -> Result<(), SandboxError> {
     match spec.swap {
         SwapPolicy::Allow => Ok(()),
@@ -97,7 +104,7 @@ fn proc_swaps() -> String {
 }
 
 /// From the text of `/proc/swaps`: one line of headings, then one for each device.
-fn is_active(proc_swaps: &str) -> bool {
+pub(super) fn is_active(proc_swaps: &str) -> bool {
     proc_swaps.lines().skip(1).any(|l| !l.trim().is_empty())
 }
 

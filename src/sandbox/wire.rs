@@ -72,6 +72,8 @@ pub(super) struct Setup {
     pub file_size: u64,
     pub private_tmp: u64,
     pub seconds: u64,
+    /// Processor time of each process.
+    pub cpu_seconds: u64,
 }
 
 /// A command. Descriptors beside it: standard output, standard error.
@@ -113,6 +115,25 @@ pub(super) enum HowEnded {
     Cancelled,
 }
 
+/// What PID 1 saw when a command ended, before it tidied up: which bounds were reached that leave no counter outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    /// Places of its own that are full.
+    pub full: Vec<Place>,
+    /// Processes and threads at the end, PID 1 not counted.
+    pub tasks: u64,
+    /// Processor time of what the command ran and waited for, microseconds.
+    pub cpu_us: u64,
+}
+
+/// A private tmpfs inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Place {
+    Tmp,
+    Run,
+    SharedMemory,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromHelper {
     /// A user namespace stands and waits for its id maps.
@@ -124,7 +145,7 @@ pub(super) enum FromHelper {
     /// A command could not be started.
     NotStarted { seq: u64, step: String, errno: i32 },
     /// A command ended.
-    Ended { seq: u64, how: HowEnded, took_ns: u64 },
+    Ended { seq: u64, how: HowEnded, took_ns: u64, seen: Seen },
     /// The sandbox reached its own time limit and is gone.
     OutOfTime,
 }

@@ -5,9 +5,10 @@
 use zeroize::Zeroizing;
 
 use crate::domain::{
-    Blake3, CaptureSource, Cause, CheckOutcome, CheckReport, Criticality, Disposal, DrillEvent, DrillEventKind, DrillId, Elapsed, Finding,
-    FindingKind, LockFacts, LockMode, LockState, ObjectRead, Objectives, Period, Phase, Plan, PlanRef, PointForm, Probe, Pseudonym,
-    RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, SelectedPoint, Sha256, Timestamp, Transport, TreeSummary, Trigger, recount,
+    Blake3, BoundFacts, CaptureSource, Cause, CheckOutcome, CheckReport, Criticality, Disposal, DrillEvent, DrillEventKind, DrillId,
+    Elapsed, Finding, FindingKind, Held, LockFacts, LockMode, LockState, ObjectRead, Objectives, Period, Phase, Plan, PlanRef, PointForm,
+    Probe, Pseudonym, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, Sanitization, SelectedPoint, Sha256, Timestamp, Transport,
+    TreeSummary, Trigger, recount,
 };
 use crate::evidence::{Issuer, KeyCustody, Report, Signer as _, SignerKey};
 
@@ -184,6 +185,13 @@ pub fn sandbox() -> SandboxFacts {
         scratch_bytes: 17_179_869_184,
         swap: "forbidden by the memory controller".into(),
         memory_limit: Some(2_147_483_648),
+        bounds: vec![BoundFacts {
+            bound: "memory".into(),
+            value: "2 GiB".into(),
+            held: Held::Together,
+            by: "control group".into(),
+            told: true,
+        }],
         user: "root".into(),
         remarks: vec![],
     }
@@ -195,6 +203,10 @@ pub fn torn_down(story: Story) -> Story {
         DrillEventKind::SandboxDestroyed {
             disposal: Disposal {
                 method: "private tmpfs unmounted; its pages were never written to a device".into(),
+                sanitization: Some(Sanitization::Clear),
+                started_at: Some("2026-11-21T03:00:22Z".parse().expect("a valid time")),
+                ended_at: Some("2026-11-21T03:00:22Z".parse().expect("a valid time")),
+                took: Some(Elapsed { nanos: 80_000_000 }),
                 probes: vec![
                     Probe { what: "processes of the sandbox".into(), gone: true },
                     Probe { what: "scratch mount".into(), gone: true },

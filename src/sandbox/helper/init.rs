@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
 use rustix::time::timerfd_gettime;
 
 use super::super::spec::Afterwards;
-use super::super::wire::{self, FromHelper, HowEnded, LockDown, RunOrder, Setup, ToHelper};
+use super::super::wire::{self, FromHelper, HowEnded, LockDown, Place, RunOrder, Seen, Setup, ToHelper};
 use super::{At, Parts, StepError, borrow, lock_down, report_failure, rootfs, start_timer};
 use crate::sandbox::sys::check;
 
@@ -148,6 +148,7 @@ impl Init<'_> {
         leash: &OwnedFd,
     ) -> io::Result<Option<(RunOrder, Vec<OwnedFd>)>> {
         let seq = order.seq;
+        let cpu_before = cpu_of_children();
         let (seconds, nanos) = (order.timeout_ns / 1_000_000_000, (order.timeout_ns % 1_000_000_000) as u32);
         let timer = start_timer(seconds, nanos)?;
         let child = match self.start(&order, fds) {
@@ -178,11 +179,13 @@ impl Init<'_> {
         };
         let left = timerfd_gettime(&timer)?.it_value;
         let left_ns = (left.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(left.tv_nsec as u64);
+        // Before anything is killed: what is full and crowded now was so when the command ended.
+        let seen = Seen { full: full_places(), tasks: count_tasks(), cpu_us: cpu_of_children().saturating_sub(cpu_before) };
         let by_itself = matches!(how, HowEnded::Status(_) | HowEnded::Signal(_));
         if !by_itself || order.afterwards == Afterwards::KillRest {
             kill_all();
         }
-        wire::send(control, &FromHelper::Ended { seq, how, took_ns: order.timeout_ns.saturating_sub(left_ns) }, &[])?;
+        wire::send(control, &FromHelper::Ended { seq, how, took_ns: order.timeout_ns.saturating_sub(left_ns), seen }, &[])?;
         Ok(then)
     }
 
@@ -265,6 +268,34 @@ impl Init<'_> {
             }
         }
     }
+}
+
+/// Processor time of children that have ended and been waited for, theirs included, microseconds.
+fn cpu_of_children() -> u64 {
+    // SAFETY: the structure is plain numbers, for which zeros are valid, and the kernel fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        if libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) != 0 {
+            return 0;
+        }
+        usage
+    };
+    let us = |t: libc::timeval| u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_usec).unwrap_or(0);
+    us(usage.ru_utime) + us(usage.ru_stime)
+}
+
+/// The private places in which nothing more can be written.
+fn full_places() -> Vec<Place> {
+    let is_full = |path: &str| rustix::fs::statvfs(path).is_ok_and(|s| s.f_bavail == 0 || (s.f_files > 0 && s.f_ffree == 0));
+    let places = [("/tmp", Place::Tmp), ("/run", Place::Run), ("/dev/shm", Place::SharedMemory)];
+    places.into_iter().filter(|(path, _)| is_full(path)).map(|(_, place)| place).collect()
+}
+
+/// Processes and threads in the namespace but PID 1.
+fn count_tasks() -> u64 {
+    let names = |path: &str| std::fs::read_dir(path).into_iter().flatten().filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let processes = names("/proc").filter(|name| name != "1" && name.bytes().all(|b| b.is_ascii_digit()));
+    processes.map(|pid| names(&format!("/proc/{pid}/task")).count().max(1) as u64).sum()
 }
 
 /// Collects ended children; tells how `child` ended once it has.

@@ -40,6 +40,10 @@ fn limit(setup: &Setup, joined: bool) -> Result<(), StepError> {
     both(Resource::Nofile, 4_096.min(rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(4_096)))?;
     both(Resource::Memlock, 64 << 10)?;
     both(Resource::Fsize, setup.file_size)?;
+    // The soft limit's signal names the cause; the hard one, a second later, is for who ignores it.
+    let most = rustix::process::getrlimit(Resource::Cpu).maximum.unwrap_or(u64::MAX);
+    let cpu = Rlimit { current: Some(setup.cpu_seconds.min(most)), maximum: Some(setup.cpu_seconds.saturating_add(1).min(most)) };
+    setrlimit(Resource::Cpu, cpu).at("set resource limits")?;
     if !(joined && setup.processes_by_cgroup) {
         both(Resource::Nproc, u64::from(setup.processes))?;
     }
