@@ -37,11 +37,11 @@ impl Bounds<'_> {
     fn memory_words(&self) -> String {
         match self.limits.scratch {
             ScratchKind::Tmpfs => format!("{} beside {} of scratch", self.limits.memory, self.limits.scratch_size),
-            ScratchKind::Directory => self.limits.memory.to_string(),
+            ScratchKind::Encrypted | ScratchKind::Directory => self.limits.memory.to_string(),
         }
     }
     fn scratch_is_full(&self) -> bool {
-        fstatvfs(self.scratch).is_ok_and(|s| s.f_bavail == 0)
+        fstatvfs(self.scratch).is_ok_and(|s| s.f_bavail == 0 || (s.f_files > 0 && s.f_favail == 0))
     }
 }
 

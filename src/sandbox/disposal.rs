@@ -61,7 +61,7 @@ fn finish(mut held: Held, namespace: Option<OwnedFd>, monitor_gone: bool) -> Dis
     let file_system = held.rooms.as_ref().and_then(|r| FileSystem::of(&r.tree));
     held.rooms = None;
     held.detached = None;
-    if isolated || held.limits.scratch == ScratchKind::Tmpfs {
+    if isolated || held.limits.scratch != ScratchKind::Directory {
         probes.push(Probe { what: "mounts of the sandbox in any mount namespace".to_owned(), gone: no_mount_of(&held.drill) });
     }
     let method = match held.limits.scratch {
@@ -69,6 +69,22 @@ fn finish(mut held: Held, namespace: Option<OwnedFd>, monitor_gone: bool) -> Dis
             let gone = file_system.is_some_and(no_descriptor_on);
             probes.push(Probe { what: "descriptors of the runner on the scratch".to_owned(), gone });
             "scratch was memory only (a private tmpfs); released with its last reference, nothing was written to a medium (NIST SP 800-88: volatile memory, cleared by release)"
+        }
+        ScratchKind::Encrypted => {
+            // A directory's file system is the host's: there an open descriptor shows as a key that is still in use.
+            if held.directory.is_none() {
+                let gone = file_system.is_some_and(no_descriptor_on);
+                probes.push(Probe { what: "descriptors of the runner on the scratch".to_owned(), gone });
+            }
+            let (method, found) = match held.encrypted.take() {
+                Some(encrypted) => encrypted.close(held.directory.as_ref()),
+                None => ("scratch was to be encrypted, and was never made", Vec::new()),
+            };
+            probes.extend(found);
+            if held.directory.is_some() {
+                probes.push(Probe { what: "the scratch directory".to_owned(), gone: remove_directory(&mut held) });
+            }
+            method
         }
         ScratchKind::Directory => {
             probes.push(Probe { what: "the scratch directory".to_owned(), gone: remove_directory(&mut held) });
@@ -108,6 +124,9 @@ pub(super) fn let_go(held: &mut Held) {
     let mut clean = held.groups.take().is_none_or(|g| g.remove());
     held.rooms = None;
     held.detached = None;
+    if let Some(encrypted) = held.encrypted.take() {
+        clean &= encrypted.close(held.directory.as_ref()).1.iter().all(|p| p.gone);
+    }
     if held.directory.is_some() {
         clean &= remove_directory(held);
     }

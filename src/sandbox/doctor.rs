@@ -83,7 +83,39 @@ pub async fn promises(like: &SandboxSpec) -> Vec<Promise> {
             promise("disposal", Kept::No, format!("still there: {}", left.join(", ")), Some("run `firedrill reap`"))
         }
     });
+    list.push(encrypted_scratch(like).await);
     list
+}
+
+/// Where encrypted scratch is tried when no directory is named for it.
+const USUAL_DISK: &str = "/var/tmp";
+
+/// Makes a small one, writes into it, destroys it. A host without is no worse a host, as long as restores fit into memory.
+async fn encrypted_scratch(like: &SandboxSpec) -> Promise {
+    let name = "encrypted scratch";
+    let mut spec = like.clone();
+    spec.isolation = Isolation::Required;
+    spec.swap = SwapPolicy::Allow;
+    spec.limits.scratch = ScratchKind::Encrypted;
+    spec.limits.scratch_path.get_or_insert_with(|| USUAL_DISK.into());
+    spec.limits.scratch_size = ByteSize::mib(4);
+    spec.limits.memory = ByteSize::mib(64);
+    let sandbox = match provision(&spec).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => return promise(name, Kept::Partly, format!("only in memory: {error}"), error.advice()),
+    };
+    let scratch = sandbox.facts().scratch.clone();
+    let ran = sandbox.run(&CommandSpec::new(["sh", "-c", "echo x > x && cat x"])).await;
+    let disposal = sandbox.destroy().await;
+    match ran {
+        Ok(exit) if exit.success() && disposal.complete() => promise(name, Kept::Yes, scratch, None),
+        Ok(exit) if exit.success() => {
+            let left: Vec<&str> = disposal.probes.iter().filter(|p| !p.gone).map(|p| p.what.as_str()).collect();
+            promise(name, Kept::No, format!("still there: {}", left.join(", ")), Some("run `firedrill reap`"))
+        }
+        Ok(_) => promise(name, Kept::No, "what runs inside cannot write to it", None),
+        Err(e) => promise(name, Kept::No, format!("no command could be run to look: {e}"), e.advice()),
+    }
 }
 
 const CGROUP_ADVICE: &str = "run as root, or as a systemd service with Delegate=memory pids";
@@ -95,6 +127,7 @@ fn without(error: &SandboxError) -> Vec<Promise> {
         promise("isolation", Kept::No, error.to_string(), advice),
         promise("network", Kept::No, "no command can be run", advice),
         promise("scratch that cannot survive", Kept::No, "only a plain directory is left", advice),
+        promise("encrypted scratch", Kept::No, "no command can be run", advice),
     ]
 }
 

@@ -1,13 +1,14 @@
 //! A sandbox in words, for the evidence: what it is made of, and what is weak about it.
 
+use super::encrypted;
 use super::place::Held;
 use super::swap::{self, SwapGuard};
 use super::wire::IdMap;
-use crate::domain::{ResourceLimits, SandboxFacts, ScratchKind};
+use crate::domain::{SandboxFacts, ScratchKind};
 
 /// Of a sandbox in namespaces. `memory` is the group's limit; `by_cgroup` says for memory and processes whether a group was made.
 pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory: u64, by_cgroup: (bool, bool)) -> SandboxFacts {
-    let (scratch, mut remarks) = scratch_words(&held.limits);
+    let (scratch, mut remarks) = scratch_words(held);
     let joined = held.lock_down.joined;
     if !(joined && by_cgroup.0) {
         remarks.push(
@@ -48,7 +49,7 @@ pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory
 
 /// Of a place without processes.
 pub(super) fn bare(held: &Held, why: &str, guard: Option<SwapGuard>) -> SandboxFacts {
-    let (scratch, mut remarks) = scratch_words(&held.limits);
+    let (scratch, mut remarks) = scratch_words(held);
     remarks.insert(0, format!("no isolation, and so no commands: {why}"));
     let (swap, swap_is_open) = swap::words(held, guard);
     if swap_is_open {
@@ -72,9 +73,10 @@ pub(super) const SWAP_IS_OPEN: &str = "restored data may reach the swap device";
 /// Another one.
 pub(super) const NO_PROCESS_GROUP: &str = "no control group for processes: limited by the user's count, and hitting it is not reported";
 
-fn scratch_words(limits: &ResourceLimits) -> (String, Vec<String>) {
-    match limits.scratch {
+fn scratch_words(held: &Held) -> (String, Vec<String>) {
+    match held.limits.scratch {
         ScratchKind::Tmpfs => ("tmpfs".to_owned(), Vec::new()),
+        ScratchKind::Encrypted => encrypted::words(held),
         ScratchKind::Directory => (
             "directory".to_owned(),
             vec![

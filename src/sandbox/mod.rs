@@ -5,7 +5,8 @@
 //!   `/tmp`, `/dev`, `/proc`; no host process, no host file, no secret in its environment, no right to ask for more.
 //! - It is bounded in memory, processes, output, scratch and time; each bound hit is a [`SandboxError::Limit`].
 //! - It ends with the runner, however the runner ends.
-//! - Scratch is a private tmpfs, gone with the last reference; a plain directory is a named, weaker choice.
+//! - Scratch is a private tmpfs, gone with the last reference; or an encrypted volume on disk, whose key only the kernel has,
+//!   for as long as the drill lasts; a plain directory is a named, weaker choice.
 //! - [`Sandbox::destroy`] looks for remains afterwards; [`reap`] finds those of a runner that was killed.
 //!
 //! The runner never looks a path up inside: it holds directory descriptors ([`Sandbox::root`]), because a symbolic link
@@ -17,15 +18,19 @@ mod cgroup;
 mod control;
 mod disposal;
 mod doctor;
+mod encrypted;
 mod error;
 mod facts;
+mod fscrypt;
 mod helper;
+mod loops;
 mod place;
 mod registry;
 mod scratch;
 mod spec;
 mod swap;
 mod sys;
+mod volume;
 mod wire;
 
 pub use doctor::{Kept, Promise, promises};

@@ -6,6 +6,7 @@ mod cli;
 mod codec;
 mod config;
 mod drills;
+mod encrypted_scratch;
 mod faults;
 mod floors;
 mod lies;
