@@ -41,7 +41,7 @@ impl Bounds<'_> {
         }
     }
     fn scratch_is_full(&self) -> bool {
-        fstatvfs(self.scratch).is_ok_and(|s| s.f_bavail == 0 || (s.f_files > 0 && s.f_favail == 0))
+        fstatvfs(self.scratch).is_ok_and(|s| s.f_bavail == 0)
     }
 }
 

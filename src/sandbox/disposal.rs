@@ -147,7 +147,7 @@ fn no_process_in(namespace: Option<&OwnedFd>) -> bool {
     !pids().any(|pid| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link.as_os_str() == ours.as_str()))
 }
 
-/// Every mount that a sandbox makes bears its label as source. Each mount namespace is read once.
+/// Every mount that a sandbox makes bears its label as source; an encrypted volume's shows as its loop device instead. Each mount namespace is read once.
 fn no_mount_of(drill: &DrillId) -> bool {
     let mark = format!(" {} ", scratch::label(drill));
     let mut seen = HashSet::new();

@@ -23,15 +23,12 @@ pub(super) enum Encrypted {
 /// Makes a volume and a detached mount of it. Needs root.
 pub(super) async fn make_volume(spec: &SandboxSpec, held: &mut Held, inodes: u64) -> Result<OwnedFd, SandboxError> {
     let parent = held.scratch_parent.clone().expect("encrypted scratch has a parent");
-    let mut claim = held.claim.take().expect("claimed before anything is made");
     let (label, bytes) = (label(&spec.drill), spec.limits.scratch_size.0);
-    let made = tokio::task::spawn_blocking(move || {
-        let made = volume::make(&parent, &label, (bytes, inodes), |used| claim.note_loop(used.clone()));
-        (made, claim)
-    });
-    let (made, claim) = made.await.map_err(|_| SandboxError::Died { how: "making its encrypted volume broke down".to_owned() })?;
-    held.claim = Some(claim);
+    let made = tokio::task::spawn_blocking(move || volume::make(&parent, &label, bytes, inodes));
+    let made = made.await.map_err(|_| SandboxError::Died { how: "making its encrypted volume broke down".to_owned() })?;
     let (volume, mount) = made?;
+    // Only now: until it stands, its loop devices go with whoever ends.
+    held.claim.as_mut().expect("claimed before anything is made").note_loops(volume.loops())?;
     held.encrypted = Some(Encrypted::Volume(Box::new(volume)));
     Ok(mount)
 }
@@ -65,11 +62,15 @@ pub(super) fn words(held: &Held) -> (String, Vec<String>) {
                 "after a crash the key stays in the kernel until `firedrill reap`, the next start or a reboot; a power cut takes it at once".to_owned(),
             ],
         ),
-        Some(Encrypted::Volume(volume)) if !volume.reserved => (
-            VOLUME.to_owned(),
-            vec!["the disk's space could not be set aside: if others fill the disk, writes to scratch fail late".to_owned()],
-        ),
-        Some(Encrypted::Volume(_)) | None => (VOLUME.to_owned(), Vec::new()),
+        Some(Encrypted::Volume(volume)) => {
+            let mut remarks =
+                vec!["while the drill lasts, whoever may read the host's block devices (root, group disk) can read the volume".to_owned()];
+            if !volume.reserved {
+                remarks.push("the disk's space could not be set aside: if others fill the disk, writes to scratch fail late".to_owned());
+            }
+            (VOLUME.to_owned(), remarks)
+        }
+        None => (VOLUME.to_owned(), Vec::new()),
     }
 }
 

@@ -14,7 +14,6 @@ const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 const LOOP_CONFIGURE: u32 = 0x4c0a;
 const LOOP_GET_STATUS64: u32 = 0x4c05;
 const AUTOCLEAR: u32 = 4;
-/// No second copy of the image's pages in memory, where the file system below can.
 const DIRECT_IO: u32 = 16;
 
 /// `loop_info64`.
@@ -74,6 +73,15 @@ pub(super) struct LoopRef {
     label: String,
 }
 
+/// Where pages are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caching {
+    /// Only in the file system on the device, where the one below can do without.
+    Above,
+    /// In the file's as well: what encrypts it works on pages, and would make every write wait.
+    Both,
+}
+
 /// A loop device that is held open. Closing it clears it, unless something is mounted from it.
 #[derive(Debug)]
 pub(super) struct Loop {
@@ -90,10 +98,11 @@ fn open_device(number: u32, access: OFlags) -> io::Result<OwnedFd> {
 }
 
 /// Binds `file` to a free loop device, with `label` as its name.
-pub(super) fn attach(file: &File, label: &str) -> io::Result<Loop> {
+pub(super) fn attach(file: &File, label: &str, caching: Caching) -> io::Result<Loop> {
     let control = open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let fd = u32::try_from(file.as_raw_fd()).map_err(io::Error::other)?;
-    let mut info = Info { flags: AUTOCLEAR | DIRECT_IO, ..Info::empty() };
+    let direct = if caching == Caching::Above { DIRECT_IO } else { 0 };
+    let mut info = Info { flags: AUTOCLEAR | direct, ..Info::empty() };
     let length = label.len().min(info.file_name.len() - 1);
     info.file_name[..length].copy_from_slice(&label.as_bytes()[..length]);
     let config = Config { fd, block_size: 0, info, reserved: [0; 8] };
@@ -176,7 +185,8 @@ mod tests {
             file.set_len(1 << 20).unwrap();
             file
         };
-        let (ours, theirs) = (attach(&image("ours"), "firedrill-aa").unwrap(), attach(&image("theirs"), "somebody").unwrap());
+        let (ours, theirs) =
+            (attach(&image("ours"), "firedrill-aa", Caching::Above).unwrap(), attach(&image("theirs"), "somebody", Caching::Both).unwrap());
         assert_ne!(ours.what.number, theirs.what.number);
         assert!(ours.what.is_bound().unwrap() && !ours.what.is_gone_within(Duration::from_millis(50)));
         // Another file on the number that we had, another label, another inode: not ours.

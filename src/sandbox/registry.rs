@@ -88,9 +88,9 @@ impl Claim {
         self.write().step("write the sandbox's record")
     }
 
-    /// Adds a loop device.
-    pub fn note_loop(&mut self, used: LoopRef) -> Result<(), SandboxError> {
-        self.record.loops.push(used);
+    /// Adds the loop devices.
+    pub fn note_loops(&mut self, used: Vec<LoopRef>) -> Result<(), SandboxError> {
+        self.record.loops = used;
         self.write().step("write the sandbox's record")
     }
 

@@ -11,6 +11,8 @@
 //!
 //! Nothing of it has a name, and each part holds the next by a reference of the kernel: when the last process goes, however it
 //! goes, the mounts, loop devices, key and image go. After a power cut the disk has noise.
+//!
+//! While it stands, whoever may read the host's block devices can read it: root, and by custom the group `disk`.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -25,7 +27,7 @@ use rustix::io::Errno;
 
 use super::error::{SandboxError, Step};
 use super::fscrypt::{self, KeyId};
-use super::loops::{self, LoopRef};
+use super::loops::{self, Caching, LoopRef};
 use super::scratch::open_mount;
 use super::sys::{check, find, mount_ext4, within};
 use crate::domain::{ByteSize, Probe};
@@ -89,30 +91,18 @@ enum Encryption {
     Off,
 }
 
-/// Makes a volume of `bytes` in the directory `parent`, and a detached mount of it. Each loop device is told to `note`.
-pub(super) fn make(
-    parent: &Path,
-    label: &str,
-    (bytes, inodes): (u64, u64),
-    note: impl FnMut(&LoopRef) -> Result<(), SandboxError>,
-) -> Result<(Volume, OwnedFd), SandboxError> {
-    make_with(Encryption::On, parent, label, (bytes, inodes), note)
+/// Makes a volume of `bytes` in the directory `parent`, and a detached mount of it.
+pub(super) fn make(parent: &Path, label: &str, bytes: u64, inodes: u64) -> Result<(Volume, OwnedFd), SandboxError> {
+    make_with(Encryption::On, parent, label, (bytes, inodes))
 }
 
-fn make_with(
-    encryption: Encryption,
-    parent: &Path,
-    label: &str,
-    (bytes, inodes): (u64, u64),
-    mut note: impl FnMut(&LoopRef) -> Result<(), SandboxError>,
-) -> Result<(Volume, OwnedFd), SandboxError> {
+fn make_with(encryption: Encryption, parent: &Path, label: &str, (bytes, inodes): (u64, u64)) -> Result<(Volume, OwnedFd), SandboxError> {
     let mkfs = find_mkfs()?;
     let shape = Shape::of(bytes, inodes);
     let image = nameless(parent, label).step("make the image of the encrypted volume")?;
     let reserved = reserve(&image, shape.image)?;
     format(&mkfs, &image, OUTER, 16)?;
-    let outer_loop = loops::attach(&image, label).map_err(no_loop)?;
-    note(&outer_loop.what)?;
+    let outer_loop = loops::attach(&image, label, Caching::Above).map_err(no_loop)?;
     let mount = mount_ext4(&outer_loop.path()).map_err(no_encryption)?;
     let top = open_mount(&mount).step("open the encrypted volume")?;
     let key = fscrypt::add_random_key(&top).map_err(no_encryption)?;
@@ -127,8 +117,7 @@ fn make_with(
     let inside = File::from(inside.step("make the encrypted volume")?);
     fallocate(&inside, FallocateFlags::empty(), 0, shape.inner).step("size the encrypted volume")?;
     format(&mkfs, &inside, INNER, shape.inodes)?;
-    let inner_loop = loops::attach(&inside, label).map_err(no_loop)?;
-    note(&inner_loop.what)?;
+    let inner_loop = loops::attach(&inside, label, Caching::Both).map_err(no_loop)?;
     let inner = mount_ext4(&inner_loop.path()).step("mount the encrypted volume")?;
     let marker = plant(&inner, &inside).step("write a marker into the encrypted volume")?;
     // From here on the mounts alone hold the loop devices.
@@ -315,6 +304,11 @@ fn search(image: &File, marker: &Marker, cap: u64) -> io::Result<Searched> {
 }
 
 impl Volume {
+    /// What to look for after a crash, the inner one last.
+    pub fn loops(&self) -> Vec<LoopRef> {
+        vec![self.outer_loop.clone(), self.inner_loop.clone()]
+    }
+
     /// Takes the volume apart, innermost first, and tells what is gone. Everything inside has ended, and its mount was let go of.
     pub fn close(mut self) -> Vec<Probe> {
         let probe = |what: &str, gone: bool| Probe { what: what.to_owned(), gone };
@@ -384,7 +378,7 @@ mod tests {
     }
 
     fn made(encryption: Encryption, bytes: u64) -> (Volume, OwnedFd) {
-        make_with(encryption, Path::new("/var/tmp"), "firedrill-test", (bytes, 1_000_000), |_| Ok(())).unwrap()
+        make_with(encryption, Path::new("/var/tmp"), "firedrill-test", (bytes, 1_000_000)).unwrap()
     }
 
     #[test]
@@ -445,7 +439,7 @@ mod tests {
         if ordinary_user() {
             return;
         }
-        let made = make(Path::new("/var/tmp"), "firedrill-test", (1 << 50, 1_000), |_| panic!("a loop device was made"));
+        let made = make(Path::new("/var/tmp"), "firedrill-test", 1 << 50, 1_000);
         assert!(matches!(made, Err(SandboxError::Unavailable { why, advice }) if why.contains("free") && advice.contains("smaller")));
     }
 }

@@ -248,7 +248,7 @@ async fn a_sandbox_that_is_dropped_takes_its_scratch_with_it() {
 // ---- limits ------------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_volume_is_a_limit_that_was_hit_in_bytes_and_in_files() {
+async fn a_full_volume_is_a_limit_that_was_hit_and_files_are_bounded_as_well() {
     let Some(bench) = Bench::new("full") else { return };
     if !is_root() {
         println!("an ordinary user's directory has no size of its own: {} (the evidence says so)", WEAKER[1]);
@@ -265,7 +265,24 @@ async fn a_full_volume_is_a_limit_that_was_hit_in_bytes_and_in_files() {
     assert_eq!(limit(bytes), (Limit::Scratch, "48 MiB".to_owned()));
     ask(&sandbox, "rm big.*").await;
     let files = sandbox.run(&sh("for n in $(seq 3000); do : > small.$n || exit 1; done")).await;
-    assert_eq!(limit(files).0, Limit::Scratch);
+    assert!(!files.is_ok_and(|exit| exit.success()), "more files than were allowed");
+    let made: u64 = ask(&sandbox, "ls | wc -l").await.parse().unwrap();
+    assert!((100..2_000).contains(&made), "{made} files");
+    assert_erased(&sandbox.destroy().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_the_sandboxs_memory_goes_through_it() {
+    let Some(bench) = Bench::new("larger") else { return };
+    let mut spec = bench.spec();
+    spec.limits.memory = ByteSize::mib(32);
+    spec.limits.scratch_size = ByteSize::mib(160);
+    let sandbox = provision(&spec).await.unwrap();
+    let mut command =
+        sh("a=$(head -c 128M /dev/urandom | tee large | sha256sum) && b=$(sha256sum < large) && test \"$a\" = \"$b\" && stat -c %s large");
+    command.timeout = Duration::from_secs(110);
+    let exit = sandbox.run(&command).await.unwrap();
+    assert_eq!((exit.success(), text(&exit.stdout)), (true, (128 << 20).to_string()), "{}", text(&exit.stderr));
     assert_erased(&sandbox.destroy().await);
 }
 
@@ -602,7 +619,7 @@ fn all_of_this_holds_for_an_ordinary_user_on_a_disk_that_encrypts() {
         assert!(out.status.success(), "{program}: {}", text(&out.stderr));
         text(&out.stdout)
     };
-    run("truncate", &["-s", "256M", "disk.img"]);
+    run("truncate", &["-s", "400M", "disk.img"]);
     run("mkfs.ext4", &["-q", "-F", "-O", "encrypt", "disk.img"]);
     for folder in ["disk", "home"] {
         fs::create_dir(place.path().join(folder)).unwrap();
