@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use firedrill::codec::age::Identities;
 use firedrill::domain::{ByteSize, Disposal, DrillId, Period, ResourceLimits, ScratchKind, Timestamp};
+use firedrill::restore::{ArchiveOptions, CancelFlag, Target, restore_archive};
 use firedrill::sandbox::{CommandSpec, Isolation, Kept, Limit, Sandbox, SandboxError, SandboxSpec, promises, provision, reap};
 use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags};
 
 use crate::drills::{Home, PATIENT};
+use crate::sealed_support::{Bytes, ROOMY};
 
 /// What only root's volume keeps: the evidence says these of an ordinary user's directory.
 const WEAKER: [&str; 3] =
@@ -243,6 +246,45 @@ async fn a_sandbox_that_is_dropped_takes_its_scratch_with_it() {
     drop(put(&sandbox, "record", MARKER));
     drop(sandbox);
     assert_eq!((bench.left(), loops_of(&bench.drill).len()), ((0, 0), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_are_restored_into_a_volume_and_left_out_of_a_directory_that_would_show_them() {
+    let Some(bench) = Bench::new("attributes") else { return };
+    let source = bench.home.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("record"), b"content").unwrap();
+    let made = Command::new("bash")
+        .args([
+            "-euc",
+            "setfattr -n user.patient -v MARKER-OF-A-PATIENT-Jane-Doe-4711 record; tar --xattrs --format=posix -cf ../tree.tar record",
+        ])
+        .current_dir(&source)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let sandbox = provision(&bench.spec()).await.unwrap();
+    let owner = sandbox.owner();
+    let target = Target {
+        root: sandbox.root().unwrap(),
+        spool: sandbox.spool().unwrap(),
+        owner: Some((owner.uid, owner.gid)),
+        budgets: ROOMY,
+        cancel: CancelFlag::default(),
+        progress: std::sync::Arc::default(),
+        workers: None,
+    };
+    let options = ArchiveOptions { name: "tree.tar".to_owned(), captured_at: Timestamp::from_unix(0), must_be_encrypted: false };
+    let archive = Bytes::new(fs::read(bench.home.path().join("tree.tar")).unwrap());
+    let restored = restore_archive(&archive, &Identities::default(), &options, &target).unwrap();
+    let file = rustix::fs::openat(&target.root, "record", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let mut value = [0; 64];
+    let there = rustix::fs::fgetxattr(&file, "user.patient", &mut value[..]);
+    drop((file, target));
+    assert_eq!(ask(&sandbox, "cat record").await, "content");
+    assert_eq!(restored.xattrs_left_out, u64::from(!is_root()));
+    assert_eq!(there.map(|length| value[..length].to_vec()), if is_root() { Ok(MARKER.to_vec()) } else { Err(rustix::io::Errno::NODATA) });
+    assert_erased(&sandbox.destroy().await);
 }
 
 // ---- limits ------------------------------------------------------------------------------------------------------------
