@@ -38,6 +38,7 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
     let limits = &scenario.limits;
     let scratch = match limits.scratch {
         ScratchKind::Tmpfs => "tmpfs",
+        ScratchKind::Encrypted => "encrypted",
         ScratchKind::Directory => "directory",
     };
     let steps = [

@@ -317,6 +317,7 @@ impl Reader<'_> {
             limits.scratch_size = self.maybe::<ByteSize>("sandbox.scratch.size", scratch.size.as_ref()).unwrap_or(limits.scratch_size);
             limits.scratch = match scratch.kind {
                 ScratchWord::Tmpfs => ScratchKind::Tmpfs,
+                ScratchWord::Encrypted => ScratchKind::Encrypted,
                 ScratchWord::Directory => ScratchKind::Directory,
             };
             limits.scratch_path = scratch.path.as_ref().map(|p| self.path(p));
@@ -325,9 +326,14 @@ impl Reader<'_> {
                     self.wrong("sandbox.scratch", "a directory scratch needs a `path`", "name the directory that scratch is made in")
                 }
                 (ScratchWord::Tmpfs, Some(_)) => {
-                    self.wrong("sandbox.scratch.path", "a tmpfs has no path on the host", "remove `path`, or use kind = \"directory\"")
+                    self.wrong("sandbox.scratch.path", "a tmpfs has no path on the host", "remove `path`, or use kind = \"encrypted\"")
                 }
-                (ScratchWord::Directory, Some(_)) | (ScratchWord::Tmpfs, None) => {}
+                (ScratchWord::Encrypted, None) => self.wrong(
+                    "sandbox.scratch",
+                    "an encrypted scratch needs a `path`",
+                    "name the directory on whose disk it is made, as \"/var/tmp\"",
+                ),
+                (ScratchWord::Encrypted | ScratchWord::Directory, Some(_)) | (ScratchWord::Tmpfs, None) => {}
             }
         }
         for (at, value) in

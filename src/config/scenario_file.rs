@@ -207,12 +207,12 @@ pub enum RequireWord {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScratchTable {
-    /// "tmpfs" (memory, default) or "directory" (plain, survives a power cut; the report says so).
+    /// "tmpfs" (memory, default), "encrypted" (on disk, under a key that is never written) or "directory" (plain, survives a power cut; the report says so).
     #[serde(default)]
     pub kind: ScratchWord,
     /// Its size, as "8GiB".
     pub size: Option<String>,
-    /// Directory to make it in, for kind "directory".
+    /// Directory to make it in, for the kinds "encrypted" and "directory".
     pub path: Option<String>,
 }
 
@@ -222,6 +222,7 @@ pub struct ScratchTable {
 pub enum ScratchWord {
     #[default]
     Tmpfs,
+    Encrypted,
     Directory,
 }
 

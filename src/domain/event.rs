@@ -77,7 +77,7 @@ pub struct SandboxFacts {
     pub isolated: bool,
     /// `loopback only` or what else.
     pub network: String,
-    /// `tmpfs` or `directory`.
+    /// `tmpfs`, `directory`, or which encrypted one.
     pub scratch: String,
     /// Bytes of scratch.
     pub scratch_bytes: u64,

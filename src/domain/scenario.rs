@@ -204,6 +204,8 @@ pub enum ScratchKind {
     /// A private tmpfs: memory only, gone with the sandbox.
     #[default]
     Tmpfs,
+    /// A volume on disk, or a directory where there is no root, encrypted under a key that only the kernel has while the drill lasts.
+    Encrypted,
     /// A plain directory on disk: survives a power cut, and the report says so.
     Directory,
 }
@@ -219,7 +221,7 @@ pub struct ResourceLimits {
     pub cpus: Option<Cpus>,
     /// Kind of scratch.
     pub scratch: ScratchKind,
-    /// Directory for [`ScratchKind::Directory`].
+    /// Directory for [`ScratchKind::Directory`] and [`ScratchKind::Encrypted`].
     pub scratch_path: Option<PathBuf>,
     /// Bytes of scratch.
     pub scratch_size: ByteSize,

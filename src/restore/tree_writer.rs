@@ -371,6 +371,11 @@ impl<'t, 'a> TreeWriter<'t, 'a> {
 
     /// Sets `user.*` attributes. Others mean something to the host's kernel (labels, capabilities): not on its scratch.
     fn set_xattrs(&self, file: BorrowedFd<'_>, xattrs: &[Xattr]) -> Result<(), RestoreError> {
+        if !xattrs.is_empty() && is_encrypted(file) {
+            // by file only: the kernel would put its attributes on the disk in clear
+            self.leave_out(xattrs.len());
+            return Ok(());
+        }
         for xattr in xattrs {
             if !xattr.name.starts_with("user.") || xattr.name.contains('\0') {
                 self.leave_out(1);
@@ -462,6 +467,12 @@ fn open_directory(at: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
 
 fn hostile(path: &RestorePath, rule: HostileRule) -> RestoreError {
     RestoreError::Hostile { entry: EntryName(path.as_bytes().to_vec()), rule }
+}
+
+/// Whether the file system encrypts this file's contents by itself (fscrypt).
+fn is_encrypted(file: BorrowedFd<'_>) -> bool {
+    let stat = fs::statx(file, c"", AtFlags::EMPTY_PATH, fs::StatxFlags::TYPE);
+    stat.is_ok_and(|s| s.stx_attributes.contains(fs::StatxAttributes::ENCRYPTED))
 }
 
 /// What it means that a directory on the way could not be opened.

@@ -1,8 +1,8 @@
 //! Each bound of a sandbox in words: its value, how it is held, and whether hitting it is told.
 
 use super::facts::ByCgroup;
-use super::place::{cpu_seconds, private_run, private_tmp};
-use crate::domain::{BoundFacts, ByteSize, Held, Period, ResourceLimits, ScratchKind};
+use super::place::{Held as Place, cpu_seconds, private_run, private_tmp};
+use crate::domain::{BoundFacts, ByteSize, Held, Period, ScratchKind};
 
 const GROUP: &str = "control group";
 
@@ -11,7 +11,8 @@ fn bound(bound: &str, value: String, held: Held, by: &str, told: bool) -> BoundF
 }
 
 /// Where commands can run.
-pub(super) fn inside(limits: &ResourceLimits, by_cgroup: ByCgroup) -> Vec<BoundFacts> {
+pub(super) fn inside(place: &Place, by_cgroup: ByCgroup) -> Vec<BoundFacts> {
+    let limits = &place.limits;
     let memory = limits.memory.to_string();
     let processes = limits.processes.to_string();
     let cpu_time = format!("{} for each process", Period::from_secs(cpu_seconds(limits)));
@@ -32,7 +33,7 @@ pub(super) fn inside(limits: &ResourceLimits, by_cgroup: ByCgroup) -> Vec<BoundF
         (None, _) => bound("cpu", "all that the host has".to_owned(), Held::Not, "no quota was asked for", false),
     });
     list.push(bound("cpu time", cpu_time, Held::Each, "RLIMIT_CPU", true));
-    list.extend(scratch(limits));
+    list.extend(scratch(place));
     for (name, size) in [("private /tmp", private_tmp(limits)), ("private /run", private_run(limits)), ("/dev/shm", private_tmp(limits))] {
         list.push(bound(name, size.to_string(), Held::Together, "its own tmpfs", true));
     }
@@ -43,20 +44,25 @@ pub(super) fn inside(limits: &ResourceLimits, by_cgroup: ByCgroup) -> Vec<BoundF
 }
 
 /// Where none can.
-pub(super) fn bare(limits: &ResourceLimits) -> Vec<BoundFacts> {
-    let mut list = scratch(limits);
+pub(super) fn bare(place: &Place) -> Vec<BoundFacts> {
+    let limits = &place.limits;
+    let mut list = scratch(place);
     list.push(bound("time", limits.time.to_string(), Held::Together, "the runner", true));
     list
 }
 
-fn scratch(limits: &ResourceLimits) -> Vec<BoundFacts> {
+fn scratch(place: &Place) -> Vec<BoundFacts> {
+    let limits = &place.limits;
     let (size, entries) = (limits.scratch_size.to_string(), limits.max_files.to_string());
-    match limits.scratch {
-        ScratchKind::Tmpfs => vec![
-            bound("scratch", size, Held::Together, "its own tmpfs", true),
-            bound("inodes", entries, Held::Together, "its own tmpfs", true),
-        ],
-        ScratchKind::Directory => vec![
+    let own = match limits.scratch {
+        ScratchKind::Tmpfs => Some("its own tmpfs"),
+        ScratchKind::Encrypted if place.directory.is_none() => Some("its own ext4"),
+        // a directory on the host's file system, encrypted or not
+        ScratchKind::Encrypted | ScratchKind::Directory => None,
+    };
+    match own {
+        Some(own) => vec![bound("scratch", size, Held::Together, own, true), bound("inodes", entries, Held::Together, own, true)],
+        None => vec![
             bound("scratch", size, Held::Each, "the restore's budget, and RLIMIT_FSIZE for commands", true),
             bound("inodes", entries, Held::Each, "the restore's budget", true),
         ],

@@ -47,7 +47,7 @@ impl Bounds<'_> {
     fn memory_words(&self) -> String {
         match self.limits.scratch {
             ScratchKind::Tmpfs => format!("{} beside {} of scratch", self.limits.memory, self.limits.scratch_size),
-            ScratchKind::Directory => self.limits.memory.to_string(),
+            ScratchKind::Encrypted | ScratchKind::Directory => self.limits.memory.to_string(),
         }
     }
 }

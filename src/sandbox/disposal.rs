@@ -64,7 +64,7 @@ fn finish(mut held: Held, namespace: Option<OwnedFd>, monitor_gone: bool) -> Dis
     let file_system = held.rooms.as_ref().and_then(|r| FileSystem::of(&r.tree));
     held.rooms = None;
     held.detached = None;
-    if isolated || held.limits.scratch == ScratchKind::Tmpfs {
+    if isolated || held.limits.scratch != ScratchKind::Directory {
         probes.push(Probe { what: "mounts of the sandbox in any mount namespace".to_owned(), gone: no_mount_of(&held.drill) });
     }
     let (method, kind) = match held.limits.scratch {
@@ -78,6 +78,23 @@ fn finish(mut held: Held, namespace: Option<OwnedFd>, monitor_gone: bool) -> Dis
                 let method = "scratch was memory only (a private tmpfs); released with its last reference, nothing was written to a medium (NIST SP 800-88: volatile memory, cleared by release)";
                 (method, Sanitization::Clear)
             }
+        }
+        ScratchKind::Encrypted => {
+            // A directory's file system is the host's: there an open descriptor shows as a key that is still in use.
+            if held.directory.is_none() {
+                let gone = file_system.is_some_and(no_descriptor_on);
+                probes.push(Probe { what: "descriptors of the runner on the scratch".to_owned(), gone });
+            }
+            let (method, found) = match held.encrypted.take() {
+                Some(encrypted) => encrypted.close(held.directory.as_ref()),
+                None => ("scratch was to be encrypted, and was never made", Vec::new()),
+            };
+            let purged = !found.is_empty();
+            probes.extend(found);
+            if held.directory.is_some() {
+                probes.push(Probe { what: "the scratch directory".to_owned(), gone: remove_directory(&mut held) });
+            }
+            (method, if purged { Sanitization::Purge } else { Sanitization::None })
         }
         ScratchKind::Directory => {
             probes.push(Probe { what: "the scratch directory".to_owned(), gone: remove_directory(&mut held) });
@@ -121,6 +138,9 @@ pub(super) fn let_go(held: &mut Held) {
     let mut clean = held.groups.take().is_none_or(|g| g.remove());
     held.rooms = None;
     held.detached = None;
+    if let Some(encrypted) = held.encrypted.take() {
+        clean &= encrypted.close(held.directory.as_ref()).1.iter().all(|p| p.gone);
+    }
     if held.directory.is_some() {
         clean &= remove_directory(held);
     }
@@ -141,7 +161,7 @@ fn no_process_in(namespace: Option<&OwnedFd>) -> bool {
     !pids().any(|pid| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link.as_os_str() == ours.as_str()))
 }
 
-/// Every mount that a sandbox makes bears its label as source. Each mount namespace is read once.
+/// Every mount that a sandbox makes bears its label as source; an encrypted volume's shows as its loop device instead. Each mount namespace is read once.
 fn no_mount_of(drill: &DrillId) -> bool {
     let mark = format!(" {} ", scratch::label(drill));
     let mut seen = HashSet::new();

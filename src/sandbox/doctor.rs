@@ -5,7 +5,7 @@ use super::facts::{CGROUP_ADVICE, LANDLOCK_ADVICE, SWAP_ADVICE, SWAP_IS_OPEN};
 use super::inside::Inside;
 use super::place::provision;
 use super::registry::leftovers;
-use super::spec::{Isolation, SandboxSpec, SwapPolicy};
+use super::spec::{CommandSpec, Isolation, SandboxSpec, SwapPolicy};
 use crate::domain::{ByteSize, Cpus, Disposal, Held, SandboxFacts, Sanitization, ScratchKind};
 
 /// Whether a promise can be kept here.
@@ -74,6 +74,7 @@ pub async fn promises(like: &SandboxSpec) -> Vec<Promise> {
         false => promise("scratch: tmpfs", Kept::Yes, "private to the sandbox, gone with it", None),
         true => promise("scratch: tmpfs", Kept::No, "refused while its pages could reach the swap device", Some(SWAP_ADVICE)),
     });
+    list.push(encrypted_scratch(like).await);
     list.push(plain_directory());
     list.push(disposed(&disposal));
     list.push(left_over(like));
@@ -99,7 +100,9 @@ pub async fn stands(spec: &SandboxSpec) -> Vec<Promise> {
     let limits = &spec.limits;
     let (wanted, at_hand, of) = match limits.scratch {
         ScratchKind::Tmpfs => (limits.memory.0.saturating_add(limits.scratch_size.0), super::host::available_memory(), "memory"),
-        ScratchKind::Directory => (limits.scratch_size.0, free.ok(), "the scratch directory's file system"),
+        // its whole size was set aside when it was made
+        ScratchKind::Encrypted if facts.scratch.contains("volume") => (limits.scratch_size.0, free.ok().max(Some(limits.scratch_size.0)), "the encrypted volume"),
+        ScratchKind::Encrypted | ScratchKind::Directory => (limits.scratch_size.0, free.ok(), "the scratch directory's file system"),
     };
     list.push(match at_hand {
         Some(bytes) if bytes < wanted => {
@@ -114,6 +117,35 @@ pub async fn stands(spec: &SandboxSpec) -> Vec<Promise> {
     }
     list
 }
+
+/// Where encrypted scratch is tried when no directory is named for it.
+const USUAL_DISK: &str = "/var/tmp";
+
+/// Makes a small one, writes into it, destroys it. A host without is no worse a host, as long as restores fit into memory.
+async fn encrypted_scratch(like: &SandboxSpec) -> Promise {
+    let name = "scratch: encrypted";
+    let mut spec = like.clone();
+    spec.isolation = Isolation::Required;
+    spec.swap = SwapPolicy::Allow;
+    spec.limits.scratch = ScratchKind::Encrypted;
+    spec.limits.scratch_path.get_or_insert_with(|| USUAL_DISK.into());
+    spec.limits.scratch_size = ByteSize::mib(4);
+    spec.limits.memory = ByteSize::mib(64);
+    let sandbox = match provision(&spec).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => return promise(name, Kept::Partly, format!("only in memory: {error}"), error.advice()),
+    };
+    let scratch = sandbox.facts().scratch.clone();
+    let ran = sandbox.run(&CommandSpec::new(["sh", "-c", "echo x > x && cat x"])).await;
+    let disposal = sandbox.destroy().await;
+    match ran {
+        Ok(exit) if exit.success() && disposal.complete() => promise(name, Kept::Yes, scratch, None),
+        Ok(exit) if exit.success() => Promise { name: name.to_owned(), ..disposed(&disposal) },
+        Ok(_) => promise(name, Kept::No, "what runs inside cannot write to it", None),
+        Err(e) => promise(name, Kept::No, format!("no command could be run to look: {e}"), e.advice()),
+    }
+}
+
 
 /// A bound of the facts, under the name that people look for.
 const BOUNDS: [(&str, &str); 10] = [
@@ -185,6 +217,7 @@ fn without(error: &SandboxError, like: &SandboxSpec) -> Vec<Promise> {
         list.push(promise(name, Kept::No, "no command can be run", advice));
     }
     list.push(promise("scratch: tmpfs", Kept::No, "only a plain directory is left, for scenarios that run no command", advice));
+    list.push(promise("scratch: encrypted", Kept::No, "needs a sandbox that stands", advice));
     list.push(plain_directory());
     list.push(promise("disposal", Kept::No, "no sandbox could be made to be disposed of", advice));
     list.push(left_over(like));

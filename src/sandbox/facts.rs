@@ -1,10 +1,11 @@
 //! A sandbox in words, for the evidence: what it is made of, and what is weak about it.
 
 use super::bounds;
+use super::encrypted;
 use super::place::{Held, advice_on};
 use super::swap::{self, SwapGuard};
 use super::wire::IdMap;
-use crate::domain::{Held as Bound, Requirement, ResourceLimits, SandboxFacts, ScratchKind};
+use crate::domain::{Held as Bound, Requirement, SandboxFacts, ScratchKind};
 
 /// For what control groups were made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,7 +17,7 @@ pub(super) struct ByCgroup {
 
 /// Of a sandbox in namespaces. `memory` is the group's limit; `made` says which groups were made.
 pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory: u64, made: ByCgroup) -> SandboxFacts {
-    let (scratch, mut remarks) = scratch_words(&held.limits);
+    let (scratch, mut remarks) = scratch_words(held);
     let joined = held.lock_down.joined;
     let by_cgroup = if joined { made } else { ByCgroup::default() };
     if !by_cgroup.memory {
@@ -54,7 +55,7 @@ pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory
         scratch_bytes: held.limits.scratch_size.0,
         swap,
         memory_limit: by_cgroup.memory.then_some(memory),
-        bounds: bounds::inside(&held.limits, by_cgroup),
+        bounds: bounds::inside(held, by_cgroup),
         user,
         remarks,
     }
@@ -62,7 +63,7 @@ pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory
 
 /// Of a place without processes.
 pub(super) fn bare(held: &Held, why: &str, guard: Option<SwapGuard>) -> SandboxFacts {
-    let (scratch, mut remarks) = scratch_words(&held.limits);
+    let (scratch, mut remarks) = scratch_words(held);
     remarks.insert(0, format!("no isolation, and so no commands: {why}"));
     let (swap, swap_is_open) = swap::words(held, guard);
     if swap_is_open {
@@ -76,7 +77,7 @@ pub(super) fn bare(held: &Held, why: &str, guard: Option<SwapGuard>) -> SandboxF
         scratch_bytes: held.limits.scratch_size.0,
         swap,
         memory_limit: None,
-        bounds: bounds::bare(&held.limits),
+        bounds: bounds::bare(held),
         user: format!("{}:{}, the runner's own", held.owner.uid, held.owner.gid),
         remarks,
     }
@@ -115,9 +116,10 @@ pub(super) fn refusal(requirement: Requirement, held: &Held) -> Option<(String, 
     (!kept).then(|| (format!("the scenario requires `{}`, and here {why}", requirement.word()), advice))
 }
 
-fn scratch_words(limits: &ResourceLimits) -> (String, Vec<String>) {
-    match limits.scratch {
+fn scratch_words(held: &Held) -> (String, Vec<String>) {
+    match held.limits.scratch {
         ScratchKind::Tmpfs => ("tmpfs".to_owned(), Vec::new()),
+        ScratchKind::Encrypted => encrypted::words(held),
         ScratchKind::Directory => (
             "directory".to_owned(),
             vec![

@@ -6,7 +6,8 @@
 //! - It is bounded in memory, processors, processes, output, scratch and time; each bound hit is a [`SandboxError::Limit`]
 //!   where that can be known, and the facts name where it cannot.
 //! - It ends with the runner, however the runner ends.
-//! - Scratch is a private tmpfs, gone with the last reference; a plain directory is a named, weaker choice.
+//! - Scratch is a private tmpfs, gone with the last reference; or an encrypted volume on disk, whose key only the kernel has,
+//!   for as long as the drill lasts; a plain directory is a named, weaker choice.
 //! - [`Sandbox::destroy`] looks for remains afterwards; [`reap`] finds those of a runner that was killed.
 //!
 //! The runner never looks a path up inside: it holds directory descriptors ([`Sandbox::root`]), because a symbolic link
@@ -20,17 +21,21 @@ mod control;
 mod delegated;
 mod disposal;
 mod doctor;
+mod encrypted;
 mod error;
 mod facts;
+mod fscrypt;
 mod helper;
 mod host;
 mod inside;
+mod loops;
 mod place;
 mod registry;
 mod scratch;
 mod spec;
 mod swap;
 mod sys;
+mod volume;
 mod wire;
 
 pub use doctor::{Kept, Promise, promises, stands};

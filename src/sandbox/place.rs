@@ -16,13 +16,14 @@ use super::cgroup::{Groups, Layout};
 use super::control::{self, Control};
 use super::delegated::Wanted;
 use super::disposal;
+use super::encrypted::{self, Encrypted};
 use super::error::{SandboxError, Step};
 use super::facts::{self, ByCgroup};
 use super::helper::{HELPER_ARGUMENT, INNER_ID, clone_shown};
 use super::registry::{Claim, ProcessRef, Record};
 use super::scratch::{self, PlainDirectory, Rooms};
 use super::spec::{CommandSpec, Exit, Isolation, Owner, SandboxSpec};
-use super::swap;
+use super::swap::{self, SwapGuard};
 use super::sys::{clone_open_tree, make_tmpfs};
 use super::wire::{FromHelper, IdMap, LockDown, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
 use crate::domain::{ByteSize, Disposal, DrillId, ResourceLimits, SandboxFacts, ScratchKind};
@@ -51,6 +52,7 @@ pub(super) struct Held {
     /// A tmpfs that is mounted nowhere.
     pub detached: Option<OwnedFd>,
     pub directory: Option<PlainDirectory>,
+    pub encrypted: Option<Encrypted>,
     pub scratch_parent: Option<PathBuf>,
     pub claim: Option<Claim>,
 }
@@ -71,7 +73,7 @@ pub(super) struct Helper {
 pub async fn provision(spec: &SandboxSpec) -> Result<Sandbox, SandboxError> {
     spec.check()?;
     let held = match isolated(spec).await {
-        Err(SandboxError::Unavailable { why, advice }) if spec.isolation == Isolation::IfPossible => bare(spec, &why, advice)?,
+        Err(SandboxError::Unavailable { why, advice }) if spec.isolation == Isolation::IfPossible => bare(spec, &why, advice).await?,
         other => other?,
     };
     Ok(Sandbox { held: Some(held) })
@@ -222,11 +224,25 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
             }
             held.rooms = Some(Rooms::make(&top, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
             fds.push(mount);
-            ScratchOrder::PassedTmpfs
+            ScratchOrder::PassedMount
         }
         (ScratchKind::Tmpfs, false) => ScratchOrder::MakeTmpfs { bytes: in_memory, inodes: inodes(limits) },
-        (ScratchKind::Directory, _) => {
-            make_directory(spec, &mut held)?;
+        (ScratchKind::Encrypted, true) => {
+            let mount = encrypted::make_volume(spec, &mut held, inodes(limits)).await?;
+            let top = scratch::open_mount(&mount).step("open the scratch")?;
+            if let IdMap::Range { base, .. } = ids {
+                let (uid, gid) = (rustix::fs::Uid::from_raw(base), rustix::fs::Gid::from_raw(base));
+                rustix::fs::fchown(&top, Some(uid), Some(gid)).step("furnish the scratch")?;
+            }
+            held.rooms = Some(Rooms::make(&top, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
+            fds.push(mount);
+            ScratchOrder::PassedMount
+        }
+        (ScratchKind::Directory | ScratchKind::Encrypted, _) => {
+            match limits.scratch {
+                ScratchKind::Encrypted => encrypted::make_directory(spec, &mut held)?,
+                ScratchKind::Directory | ScratchKind::Tmpfs => make_directory(spec, &mut held)?,
+            }
             let rooms = held.rooms.as_ref().expect("made with the directory");
             if passes {
                 let flags = rustix::mount::MountAttrFlags::MOUNT_ATTR_NOSUID | rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -239,7 +255,11 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
             }
         }
     };
-    let guard = if limits.scratch == ScratchKind::Tmpfs { Some(swap::guard_scratch(spec, noswap)?) } else { None };
+    let guard = match limits.scratch {
+        ScratchKind::Tmpfs => Some(swap::guard_scratch(spec, noswap)?),
+        ScratchKind::Encrypted => Some(SwapGuard::Encrypted),
+        ScratchKind::Directory => None,
+    };
 
     let (shown, links) = what_is_shown(spec);
     if passes {
@@ -317,12 +337,22 @@ fn inodes(limits: &ResourceLimits) -> u64 {
 fn claim(spec: &SandboxSpec, cgroups: Vec<PathBuf>) -> Result<Held, SandboxError> {
     let scratch_parent = match (spec.limits.scratch, &spec.limits.scratch_path) {
         (ScratchKind::Tmpfs, _) => None,
-        (ScratchKind::Directory, Some(path)) => Some(scratch::true_parent(path).step("find the directory for scratch")?),
-        (ScratchKind::Directory, None) => {
-            return Err(SandboxError::Spec { what: "scratch in a directory, without naming one".to_owned() });
+        (ScratchKind::Directory | ScratchKind::Encrypted, Some(path)) => {
+            Some(scratch::true_parent(path).step("find the directory for scratch")?)
+        }
+        (ScratchKind::Directory | ScratchKind::Encrypted, None) => {
+            return Err(SandboxError::Spec { what: "scratch on a disk, without naming a directory".to_owned() });
         }
     };
-    let record = Record { version: 1, drill: spec.drill.clone(), cgroups, scratch_parent: scratch_parent.clone(), monitor: None };
+    let record = Record {
+        version: 1,
+        drill: spec.drill.clone(),
+        cgroups,
+        scratch_parent: scratch_parent.clone(),
+        loops: Vec::new(),
+        key: None,
+        monitor: None,
+    };
     Ok(Held {
         drill: spec.drill.clone(),
         facts: SandboxFacts::default(),
@@ -334,6 +364,7 @@ fn claim(spec: &SandboxSpec, cgroups: Vec<PathBuf>) -> Result<Held, SandboxError
         rooms: None,
         detached: None,
         directory: None,
+        encrypted: None,
         scratch_parent,
         claim: Some(Claim::take(&spec.state_dir, record)?),
     })
@@ -467,12 +498,23 @@ pub(super) fn advice_on(step: &str) -> &'static str {
 }
 
 /// A place without processes: scratch only. For drills that run no command.
-fn bare(spec: &SandboxSpec, why: &str, advice: String) -> Result<Held, SandboxError> {
+async fn bare(spec: &SandboxSpec, why: &str, advice: String) -> Result<Held, SandboxError> {
     let mut held = claim(spec, Vec::new())?;
     let limits = &spec.limits;
     let mut guard = None;
     match limits.scratch {
         ScratchKind::Directory => make_directory(spec, &mut held)?,
+        ScratchKind::Encrypted => {
+            guard = Some(SwapGuard::Encrypted);
+            if matches!(choose_ids(), IdMap::Range { .. }) {
+                let mount = encrypted::make_volume(spec, &mut held, inodes(limits)).await?;
+                let top = scratch::open_mount(&mount).step("open the scratch")?;
+                held.rooms = Some(Rooms::make(&top, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
+                held.detached = Some(mount);
+            } else {
+                encrypted::make_directory(spec, &mut held)?;
+            }
+        }
         ScratchKind::Tmpfs => {
             // Never attached anywhere: only who holds a descriptor can see it.
             let (mount, noswap) = make_tmpfs(&scratch::label(&spec.drill), limits.scratch_size.0, inodes(limits))

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -14,7 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup;
 use super::error::{SandboxError, Step};
+use super::fscrypt::{self, KeyId};
+use super::loops::LoopRef;
 use super::scratch::{self, Removal};
+use super::volume;
 use crate::domain::{DrillId, Timestamp};
 
 /// Everything of one sandbox that a crash could leave.
@@ -26,6 +30,12 @@ pub(super) struct Record {
     pub cgroups: Vec<PathBuf>,
     /// Parent of the scratch directory.
     pub scratch_parent: Option<PathBuf>,
+    /// Loop devices of an encrypted volume.
+    #[serde(default)]
+    pub loops: Vec<LoopRef>,
+    /// The key of an encrypted scratch directory: its name, not the key.
+    #[serde(default)]
+    pub key: Option<KeyId>,
     pub monitor: Option<ProcessRef>,
 }
 
@@ -75,6 +85,18 @@ impl Claim {
     /// Adds the monitor.
     pub fn note_monitor(&mut self, monitor: Option<ProcessRef>) -> Result<(), SandboxError> {
         self.record.monitor = monitor;
+        self.write().step("write the sandbox's record")
+    }
+
+    /// Adds the loop devices.
+    pub fn note_loops(&mut self, used: Vec<LoopRef>) -> Result<(), SandboxError> {
+        self.record.loops = used;
+        self.write().step("write the sandbox's record")
+    }
+
+    /// Adds a key.
+    pub fn note_key(&mut self, key: KeyId) -> Result<(), SandboxError> {
+        self.record.key = Some(key);
         self.write().step("write the sandbox's record")
     }
 
@@ -227,6 +249,7 @@ fn destroy(record: &Record, reaped: &mut Reaped) {
             }
         }
     }
+    reap_encrypted(record, reaped);
     if let Some(parent) = &record.scratch_parent {
         match scratch::remove_labelled(parent, &record.drill) {
             Ok(Removal::Absent) => {}
@@ -234,6 +257,30 @@ fn destroy(record: &Record, reaped: &mut Reaped) {
             Ok(Removal::NotOurs) => reaped.left.push("a directory in the scratch's place that does not bear our label".to_owned()),
             Ok(Removal::Blocked) => reaped.left.push("a scratch directory with something else mounted in it".to_owned()),
             Err(e) => reaped.left.push(format!("a scratch directory that could not be removed ({})", e.kind())),
+        }
+    }
+}
+
+/// An encrypted volume goes with its runner; a key that an ordinary user gave to the kernel does not.
+fn reap_encrypted(record: &Record, reaped: &mut Reaped) {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    // The inner one first: it holds the other. Each clears itself when its last user goes.
+    let mut patience = PATIENCE;
+    for used in record.loops.iter().rev() {
+        if !used.is_gone_within(patience) {
+            reaped.left.push(format!("/dev/loop{}, of an encrypted volume: something else has it open", used.number));
+            patience = Duration::ZERO;
+        }
+    }
+    if !record.loops.is_empty() && patience == PATIENCE {
+        reaped.what.push("an encrypted volume, whose key and image went with its runner".to_owned());
+    }
+    if let (Some(key), Some(parent)) = (&record.key, &record.scratch_parent) {
+        let Ok(directory) = fs::File::open(parent) else { return };
+        match fscrypt::is_absent(&directory, key) {
+            Ok(true) => {}
+            _ if volume::erase(&directory, key, PATIENCE) => reaped.what.push("the key of an encrypted scratch directory".to_owned()),
+            _ => reaped.left.push("the key of an encrypted scratch directory".to_owned()),
         }
     }
 }
@@ -257,7 +304,15 @@ mod tests {
     use super::*;
 
     fn record(id: &str) -> Record {
-        Record { version: 1, drill: DrillId(id.to_owned()), cgroups: Vec::new(), scratch_parent: None, monitor: None }
+        Record {
+            version: 1,
+            drill: DrillId(id.to_owned()),
+            cgroups: Vec::new(),
+            scratch_parent: None,
+            loops: Vec::new(),
+            key: None,
+            monitor: None,
+        }
     }
     fn now() -> Timestamp {
         Timestamp::from_unix(1_790_000_000)

@@ -13,6 +13,8 @@ use crate::domain::ScratchKind;
 pub(super) enum SwapGuard {
     /// The mount itself.
     NoSwapMount,
+    /// The scratch is on a disk, encrypted: the kernel writes its pages there, never to swap.
+    Encrypted,
     /// The host has no swap device in use.
     NoSwapDevice,
     /// The control group of the runner, which writes the pages, may not swap.
@@ -34,6 +36,7 @@ impl SwapGuard {
     const fn words(self) -> &'static str {
         match self {
             SwapGuard::NoSwapMount => "scratch is mounted with noswap",
+            SwapGuard::Encrypted => "scratch is encrypted on its disk, and never swapped",
             SwapGuard::NoSwapDevice => "no swap device was active when the drill started",
             SwapGuard::OwnGroup => "the runner's control group may not swap",
             SwapGuard::Nothing => "nothing keeps scratch off the active swap device",
@@ -46,13 +49,13 @@ pub(super) fn guard_scratch(spec: &SandboxSpec, noswap: bool) -> Result<SwapGuar
     let guard = SwapGuard::of(noswap, &proc_swaps(), own_group_forbids());
     match guard {
         SwapGuard::Nothing => refuse_unless_allowed(spec).map(|()| guard),
-        SwapGuard::NoSwapMount | SwapGuard::NoSwapDevice | SwapGuard::OwnGroup => Ok(guard),
+        SwapGuard::NoSwapMount | SwapGuard::Encrypted | SwapGuard::NoSwapDevice | SwapGuard::OwnGroup => Ok(guard),
     }
 }
 
-/// The same for the memory and the private `/tmp` of what runs inside. With scratch on a disk nothing is gained by it.
+/// The same for the memory and the private `/tmp` of what runs inside. With scratch in clear on a disk nothing is gained by it.
 pub(super) fn guard_inside(spec: &SandboxSpec, held: &Held) -> Result<(), SandboxError> {
-    if spec.limits.scratch == ScratchKind::Tmpfs && inside(held) == Inside::MaySwap { refuse_unless_allowed(spec) } else { Ok(()) }
+    if spec.limits.scratch != ScratchKind::Directory && inside(held) == Inside::MaySwap { refuse_unless_allowed(spec) } else { Ok(()) }
 }
 
 /// Whether memory with restored data can reach a swap device, whatever kind scratch is of.

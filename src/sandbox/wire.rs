@@ -29,8 +29,8 @@ pub(super) enum IdMap {
 /// Where the scratch comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ScratchOrder {
-    /// A detached tmpfs, passed as descriptor.
-    PassedTmpfs,
+    /// A detached mount that holds the tree, a tmpfs or an encrypted volume, passed as descriptor.
+    PassedMount,
     /// The helper makes a tmpfs in its own user namespace and passes its directory back.
     MakeTmpfs { bytes: u64, inodes: u64 },
     /// A detached clone of a host directory, passed as descriptor.

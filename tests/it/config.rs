@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use firedrill::config::{ConfigError, Mistakes, Origin, Overrides, load_settings, parse_scenario, scenario_schema, settings_schema};
-use firedrill::domain::{CheckKind, LockMode, Period, Scenario, SecretRef, StorageLocation};
+use firedrill::domain::{CheckKind, LockMode, Period, Scenario, ScratchKind, SecretRef, StorageLocation};
 use firedrill::storage::Environment;
 
 const FULL: &str = r#"
@@ -130,6 +130,16 @@ kind = "telepathy"
     assert!(shown.contains("did you mean `endpoint`?"), "{shown}");
     assert!(shown.contains("scenarios/ehr.toml:4"), "{shown}");
     assert!(shown.contains("nothing was run"), "{shown}");
+}
+
+#[test]
+fn encrypted_scratch_names_the_directory_that_it_is_made_in() {
+    let tmpfs = "scratch = { kind = \"tmpfs\", size = \"8GiB\" }";
+    let with = |scratch: &str| parse(&FULL.replace(tmpfs, &format!("scratch = {scratch}")));
+    let limits = with("{ kind = \"encrypted\", size = \"200GiB\", path = \"/var/tmp\" }").unwrap().limits;
+    assert_eq!((limits.scratch, limits.scratch_path), (ScratchKind::Encrypted, Some("/var/tmp".into())));
+    let mistakes = with("{ kind = \"encrypted\", size = \"200GiB\" }").unwrap_err();
+    assert!(mistakes.list[0].what.contains("needs a `path`"), "{mistakes}");
 }
 
 #[test]

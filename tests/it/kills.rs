@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::drills::{Home, holds, said};
-use crate::lies::wait_until;
+use crate::lies::sandbox::wait_until;
 use crate::sandbox::{is_root, processes_with};
 
 /// Makes the matrix: each kind of scratch, killed before and from the restore on.

@@ -166,7 +166,7 @@ fn gather(setup: &Setup, fds: Vec<OwnedFd>) -> Result<Parts, StepError> {
     let missing = || ("read the order", io::Error::from(io::ErrorKind::InvalidData));
     let doors: Vec<OwnedFd> = fds.by_ref().take(setup.cgroup_doors).collect();
     let (scratch, scratch_is_ours) = match &setup.scratch {
-        ScratchOrder::PassedTmpfs | ScratchOrder::PassedDirectory => (fds.next().ok_or_else(missing)?, false),
+        ScratchOrder::PassedMount | ScratchOrder::PassedDirectory => (fds.next().ok_or_else(missing)?, false),
         ScratchOrder::MakeTmpfs { bytes, inodes } => (make_tmpfs(&setup.label, *bytes, *inodes).at("make the scratch tmpfs")?.0, true),
         ScratchOrder::FindDirectory { path, dev, ino } => (find_directory(path, *dev, *ino)?, false),
     };

@@ -136,7 +136,7 @@ fn attach_scratch(setup: &Setup, parts: &Parts) -> Result<Option<OwnedFd>, StepE
             attach(&parts.scratch, &data).at(step)?;
             Ok(None)
         }
-        ScratchOrder::PassedTmpfs | ScratchOrder::MakeTmpfs { .. } => {
+        ScratchOrder::PassedMount | ScratchOrder::MakeTmpfs { .. } => {
             let made = if parts.scratch_is_ours { Some(furnish(&parts.scratch).at(step)?) } else { None };
             fs::create_dir("stage").at(step)?;
             attach(&parts.scratch, Path::new("stage")).at(step)?;
