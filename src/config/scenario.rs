@@ -8,12 +8,14 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::mistakes::{Collector, ConfigError};
-use super::scenario_file::{AddressingWord, CheckTable, CriticalityWord, LockWord, RestoreTable, ScenarioFile, ScratchWord, SourceTable};
+use super::scenario_file::{
+    AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RestoreTable, ScenarioFile, ScratchWord, SourceTable,
+};
 use super::schema;
 use crate::domain::{
-    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Criticality, FreshnessSource, LockMode, LockRequirement, Objectives, Period,
-    PlanRef, PointPattern, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule, ScratchKind, SecretRef, Source,
-    StorageLocation, TimeZone, Unlock,
+    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Criticality, EgressPolicy, FreshnessSource, LockMode, LockRequirement,
+    Objectives, Period, PlanRef, PointPattern, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule, ScratchKind,
+    SecretRef, Source, StorageLocation, TimeZone, Unlock,
 };
 use crate::schedule::Crontab;
 
@@ -178,6 +180,10 @@ impl Reader<'_> {
             source: source?,
             unlock,
             limits,
+            egress: match file.sandbox.egress {
+                EgressWord::Record => EgressPolicy::Record,
+                EgressWord::Forbid => EgressPolicy::Forbid,
+            },
             restore,
             checks,
             text: text.to_owned(),

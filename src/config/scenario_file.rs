@@ -183,6 +183,18 @@ pub struct SandboxTable {
     pub max_ratio: Option<u64>,
     /// Deepest path, in components.
     pub max_depth: Option<u32>,
+    /// Attempts of restored programs to reach anything outside, all of which are refused: "record" (default) lists them and warns, "forbid" fails the drill on any.
+    #[serde(default)]
+    pub egress: EgressWord,
+}
+
+/// What attempts to reach the outside do to a drill.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressWord {
+    #[default]
+    Record,
+    Forbid,
 }
 
 /// Where the restored bytes live.

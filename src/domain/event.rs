@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Assessment, Blake3, CaptureSource, CheckReport, Criticality, Elapsed, Finding, Measurements, Objectives, Period, PlanRef, PointForm,
-    Pseudonym, RestoreChain, ScenarioName, Sha256, Timestamp, Transport, Verdict,
+    Assessment, Blake3, CaptureSource, CheckReport, Criticality, Egress, Elapsed, Finding, Measurements, Objectives, Period, PlanRef,
+    PointForm, Pseudonym, RestoreChain, ScenarioName, Sha256, Timestamp, Transport, Verdict,
 };
 
 /// A drill's id: a UUID of version 7 (RFC 9562), so that ids sort by time.
@@ -280,6 +280,11 @@ pub enum DrillEventKind {
         /// What.
         finding: Finding,
     },
+    /// Everything inside was ended, and its attempts to reach the outside were counted.
+    EgressRecorded {
+        /// What was attempted.
+        egress: Egress,
+    },
     /// The sandbox was destroyed.
     SandboxDestroyed {
         /// How.
@@ -424,6 +429,7 @@ impl DrillState {
             | DrillEventKind::ChainRecorded { .. }
             | DrillEventKind::CheckEnded { .. }
             | DrillEventKind::DataDated { .. }
+            | DrillEventKind::EgressRecorded { .. }
             | DrillEventKind::Found { .. } => {}
         }
         self.drill.get_or_insert_with(|| event.drill.clone());

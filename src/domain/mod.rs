@@ -4,6 +4,7 @@
 
 mod comparison;
 mod digest;
+mod egress;
 mod event;
 mod finding;
 mod lock;
@@ -20,6 +21,7 @@ mod verdict;
 
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
+pub use egress::{Egress, EgressAttempt, EgressPolicy, EgressProtocol};
 pub use event::{
     Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, EventOrderError, Phase, Plan, Probe, RestoredFacts, RunnerFacts,
     SandboxFacts, SelectedPoint, Trigger, phase_lengths,

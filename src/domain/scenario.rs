@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Comparison, LockMode, Objectives, Period};
+use super::{ByteSize, Comparison, EgressPolicy, LockMode, Objectives, Period};
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -344,6 +344,8 @@ pub struct Scenario {
     pub unlock: Unlock,
     /// What it may use.
     pub limits: ResourceLimits,
+    /// What attempts to reach the outside do to a drill.
+    pub egress: EgressPolicy,
     /// How it is restored, in order.
     pub restore: Vec<RestoreStep>,
     /// What is asked.
