@@ -49,6 +49,7 @@ pub async fn promises(like: &SandboxSpec) -> Vec<Promise> {
     };
     let facts = sandbox.facts().clone();
     let landlock = sandbox.landlock().to_owned();
+    let heard = sandbox.hears_attempts().map_err(str::to_owned);
     let ran = sandbox.run(&CommandSpec::new(["cat", "/proc/net/dev"])).await;
     let disposal = sandbox.destroy().await;
 
@@ -57,6 +58,10 @@ pub async fn promises(like: &SandboxSpec) -> Vec<Promise> {
         Ok(exit) if exit.success() && only_loopback(&exit.stdout) => promise("network", Kept::Yes, "its own loopback, nothing else", None),
         Ok(_) => promise("network", Kept::No, "an interface other than the loopback was seen inside", None),
         Err(e) => promise("network", Kept::No, format!("no command could be run to look: {e}"), e.advice()),
+    });
+    list.push(match heard {
+        Ok(()) => promise("egress attempts", Kept::Yes, "refused at once, and each is listed", None),
+        Err(why) => promise("egress attempts", Kept::Partly, format!("refused, but not listed: {why}"), Some(EGRESS_ADVICE)),
     });
     list.push(match facts.memory_limit {
         Some(_) => promise("memory limit", Kept::Yes, "control group, for all processes together", None),
@@ -86,6 +91,8 @@ pub async fn promises(like: &SandboxSpec) -> Vec<Promise> {
     list
 }
 
+const EGRESS_ADVICE: &str =
+    "Linux 5.5 or newer, kernel.yama.ptrace_scope below 3, and no system-call filter around the runner that asks by itself";
 const CGROUP_ADVICE: &str = "run as root, or as a systemd service with Delegate=memory pids";
 const SWAP_ADVICE: &str = "turn swap off, run as root on Linux 6.4 or newer, or give the service MemorySwapMax=0";
 

@@ -3,6 +3,7 @@
 //! Promises, kept by the kernel and shown by `tests/it/sandbox.rs`:
 //! - What runs inside has no network but its own loopback, sees the restored tree, the host's `/usr` read-only and a private
 //!   `/tmp`, `/dev`, `/proc`; no host process, no host file, no secret in its environment, no right to ask for more.
+//! - What tries to reach anything else is refused at once, and listed ([`Sandbox::settle`]).
 //! - It is bounded in memory, processes, output, scratch and time; each bound hit is a [`SandboxError::Limit`].
 //! - It ends with the runner, however the runner ends.
 //! - Scratch is a private tmpfs, gone with the last reference; a plain directory is a named, weaker choice.
@@ -11,12 +12,13 @@
 //! The runner never looks a path up inside: it holds directory descriptors ([`Sandbox::root`]), because a symbolic link
 //! that a restored tree or a command put there would lead the runner to the host's files.
 //!
-//! Linux only. Absent on purpose: backups, network, clocks (times are passed in, durations measured by kernel timers).
+//! Linux only. Absent on purpose: backups, network (but for refusing names inside), clocks (times are passed in, durations measured by kernel timers).
 
 mod cgroup;
 mod control;
 mod disposal;
 mod doctor;
+mod egress;
 mod error;
 mod facts;
 mod helper;
@@ -29,6 +31,7 @@ mod sys;
 mod wire;
 
 pub use doctor::{Kept, Promise, promises};
+pub use egress::{Attempt, Attempted, Attempts};
 pub use error::{Limit, SandboxError};
 pub use helper::become_helper_if_asked;
 pub use place::{Sandbox, provision};

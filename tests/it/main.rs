@@ -6,6 +6,7 @@ mod cli;
 mod codec;
 mod config;
 mod drills;
+mod egress;
 mod faults;
 mod floors;
 mod lies;
