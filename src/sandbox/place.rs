@@ -189,7 +189,7 @@ impl Sandbox {
 
 impl Held {
     /// After the sandbox was settled nobody hears any more: what still asks is refused by the kernel.
-    fn hear(&self, listener: OwnedFd) {
+    fn hear(&self, listener: Vec<OwnedFd>) {
         if let Some(recorder) = &*self.egress.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
             recorder.hear_calls(listener);
         }
@@ -411,7 +411,7 @@ async fn start(spec: &SandboxSpec, held: &mut Held, setup: Setup, fds: Vec<Owned
                     write_maps(pid, ids).step("write the sandbox's id maps")?;
                     control.send(&ToHelper::Mapped, &[]).await.step("order the sandbox")?;
                 }
-                Some((FromHelper::Hear, fds)) => fds.into_iter().for_each(|fd| recorder.hear_calls(fd)),
+                Some((FromHelper::Hear, fds)) => recorder.hear_calls(fds),
                 Some((FromHelper::Ready { lock_down }, fds)) => return Ok((lock_down, fds)),
                 Some((FromHelper::Failed { step, errno }, _)) => return Err(unavailable(&step, errno)),
                 Some(_) => return Err(SandboxError::Died { how: "its helper spoke out of turn".to_owned() }),

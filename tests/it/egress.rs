@@ -478,6 +478,28 @@ print("done")
     assert_eq!((attempts.total, &attempts.gaps), (1_021, &vec![]), "{:#?}", lines(&attempts));
 }
 
+/// Connections that never ask, questions that never end, and ten thousand names: somebody else is still answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_floods_the_names_gets_no_silence_for_others() {
+    let bench = Bench::new();
+    let sandbox = bench.sandbox().await;
+    let script = r#"
+import socket
+held = []
+for n in range(200):
+    s = socket.create_connection(("127.0.0.1", 53), timeout=5); s.sendall(b"\xff\xff" if n % 2 else b"\0"); held.append(s)
+query = lambda name: b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0" + b"".join(bytes([len(l)]) + l for l in name.split(b".")) + b"\0\0\x01\0\x01"
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(5); udp.connect(("127.0.0.1", 53))
+for n in range(10_000):
+    udp.send(query(b"n%d.example" % n)); assert udp.recv(512)[3] & 15 == 5
+tcp = socket.create_connection(("127.0.0.1", 53), timeout=5); q = query(b"last.example"); tcp.sendall(len(q).to_bytes(2, "big") + q)
+print(tcp.recv(512)[5] & 15)
+"#;
+    assert_eq!(ask(&sandbox, py(script)).await, "5");
+    let attempts = end(sandbox).await;
+    assert_eq!((attempts.total, attempts.list.len(), &attempts.gaps), (10_001, 100, &vec![]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_was_given_up_or_took_too_long_is_heard_as_well() {
     let bench = Bench::new();

@@ -95,6 +95,8 @@ struct Heard {
     stopwatch: OwnedFd,
     total: u64,
     unread: u64,
+    /// Commands that could not be heard.
+    deaf_to: u64,
     list: Vec<Attempt>,
     inbox: Vec<Inlet>,
     ending: bool,
@@ -119,16 +121,20 @@ impl Recorder {
     /// Begins to hear.
     pub fn start() -> io::Result<Recorder> {
         let stopwatch = start_timer(LONGER_THAN_ANY, 0)?;
-        let heard = Arc::new(Mutex::new(Heard { stopwatch, total: 0, unread: 0, list: Vec::new(), inbox: Vec::new(), ending: false }));
+        let heard =
+            Arc::new(Mutex::new(Heard { stopwatch, total: 0, unread: 0, deaf_to: 0, list: Vec::new(), inbox: Vec::new(), ending: false }));
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (theirs, bell) = (Arc::clone(&heard), Arc::clone(&wake));
         let thread = std::thread::Builder::new().name("egress".to_owned()).spawn(move || listen(&theirs, &bell))?;
         Ok(Recorder { heard, wake, thread: Some(thread) })
     }
 
-    /// Hears the system calls of a command.
-    pub fn hear_calls(&self, listener: OwnedFd) {
-        self.add(Inlet::Calls(listener));
+    /// Hears the system calls of a command. One whose descriptor did not arrive gets no answers, and nobody knows what it tried.
+    pub fn hear_calls(&self, listener: Vec<OwnedFd>) {
+        if listener.is_empty() {
+            lock(&self.heard).deaf_to += 1;
+        }
+        listener.into_iter().for_each(|fd| self.add(Inlet::Calls(fd)));
     }
 
     /// Answers questions for names.
@@ -174,6 +180,9 @@ impl Recorder {
         }
         if heard.unread > 0 {
             gaps.push(format!("the address of {} calls could not be read", heard.unread));
+        }
+        if heard.deaf_to > 0 {
+            gaps.push(format!("{} commands could not be heard: the runner had no descriptor left", heard.deaf_to));
         }
         if unrouted.is_none() {
             gaps.push("the kernel's count of packets without a route could not be read".to_owned());
@@ -251,16 +260,25 @@ fn listen(heard: &Mutex<Heard>, wake: &OwnedFd) -> bool {
             Ok(None) => return true,
             Ok(Some(_)) | Err(_) => return false,
         };
-        let mut kept = Vec::with_capacity(inlets.len());
+        let (mut kept, mut fresh) = (Vec::with_capacity(inlets.len()), Vec::new());
         for (inlet, flags) in inlets.into_iter().zip(woken) {
-            kept.extend(if flags.is_empty() { vec![inlet] } else { attend(inlet, flags, &mut |seen| lock(heard).note(seen)) });
+            if flags.is_empty() {
+                kept.push(inlet);
+                continue;
+            }
+            let mut after = attend(inlet, flags, &mut |seen| lock(heard).note(seen)).into_iter();
+            kept.extend(after.next());
+            fresh.extend(after);
         }
-        let connections = kept.iter().filter(|i| matches!(i, Inlet::Connection(..))).count();
-        if connections > CONNECTIONS
-            && let Some(oldest) = kept.iter().position(|i| matches!(i, Inlet::Connection(..)))
-        {
-            kept.remove(oldest);
-        }
+        // New ones last, so that the oldest connection is the first.
+        kept.append(&mut fresh);
+        let is_connection = |i: &Inlet| matches!(i, Inlet::Connection(..));
+        let mut too_many = kept.iter().filter(|i| is_connection(i)).count().saturating_sub(CONNECTIONS);
+        kept.retain(|i| {
+            let goes = too_many > 0 && is_connection(i);
+            too_many -= usize::from(goes);
+            !goes
+        });
         inlets = kept;
     }
 }
