@@ -9,13 +9,13 @@ use toml::de::DeTable;
 
 use super::mistakes::{Collector, ConfigError};
 use super::scenario_file::{
-    AddressingWord, CheckTable, CriticalityWord, LockWord, RequireWord, RestoreTable, ScenarioFile, ScratchWord, SourceTable,
+    AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, ScenarioFile, ScratchWord, SourceTable,
 };
 use super::schema;
 use crate::domain::{
-    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, FreshnessSource, LockMode, LockRequirement, Objectives,
-    Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule, ScratchKind,
-    SecretRef, Source, StorageLocation, TimeZone, Unlock,
+    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, EgressPolicy, FreshnessSource, LockMode, LockRequirement,
+    Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule,
+    ScratchKind, SecretRef, Source, StorageLocation, TimeZone, Unlock,
 };
 use crate::schedule::Crontab;
 
@@ -192,6 +192,10 @@ impl Reader<'_> {
             source: source?,
             unlock,
             limits,
+            egress: match file.sandbox.egress {
+                EgressWord::Record => EgressPolicy::Record,
+                EgressWord::Forbid => EgressPolicy::Forbid,
+            },
             restore,
             checks,
             text: text.to_owned(),

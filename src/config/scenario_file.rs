@@ -188,6 +188,9 @@ pub struct SandboxTable {
     /// Promises of the sandbox without which the drill is refused before anything is fetched.
     #[serde(default)]
     pub require: Vec<RequireWord>,
+    /// Attempts of restored programs to reach anything outside, all of which are refused: "record" (default) lists them and warns, "forbid" fails the drill on any.
+    #[serde(default)]
+    pub egress: EgressWord,
 }
 
 /// A promise of the sandbox that a scenario insists on.
@@ -201,6 +204,15 @@ pub enum RequireWord {
     Scratch,
     NoSwap,
     Landlock,
+}
+
+/// What attempts to reach the outside do to a drill.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressWord {
+    #[default]
+    Record,
+    Forbid,
 }
 
 /// Where the restored bytes live.

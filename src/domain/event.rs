@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Assessment, Blake3, BoundFacts, CaptureSource, CheckReport, Criticality, Elapsed, Finding, Measurements, Objectives, Period, PlanRef,
-    PointForm, Pseudonym, RestoreChain, ScenarioName, Sha256, Timestamp, Transport, Verdict,
+    Assessment, Blake3, BoundFacts, CaptureSource, CheckReport, Criticality, Egress, Elapsed, Finding, Measurements, Objectives, Period,
+    PlanRef, PointForm, Pseudonym, RestoreChain, ScenarioName, Sha256, Timestamp, Transport, Verdict,
 };
 
 /// A drill's id: a UUID of version 7 (RFC 9562), so that ids sort by time.
@@ -326,6 +326,11 @@ pub enum DrillEventKind {
         /// What.
         finding: Finding,
     },
+    /// Everything inside was ended, and its attempts to reach the outside were counted.
+    EgressRecorded {
+        /// What was attempted.
+        egress: Egress,
+    },
     /// The sandbox was destroyed.
     SandboxDestroyed {
         /// How.
@@ -404,6 +409,12 @@ pub enum EventOrderError {
         /// The one before.
         after: Phase,
     },
+    /// Attempts to reach the outside, with nothing that could have made them.
+    #[error("event {seq}: attempts were recorded while no sandbox stood")]
+    NoSandbox {
+        /// Its number.
+        seq: u64,
+    },
     /// A verdict while a sandbox still stands.
     #[error("event {seq}: the verdict came while the sandbox stood")]
     SandboxStands {
@@ -456,6 +467,7 @@ impl DrillState {
                 self.phase = Some(*phase);
             }
             DrillEventKind::SandboxProvisioned { .. } => self.sandbox_stands = true,
+            DrillEventKind::EgressRecorded { .. } if !self.sandbox_stands => return Err(EventOrderError::NoSandbox { seq }),
             DrillEventKind::SandboxDestroyed { .. } => self.sandbox_stands = false,
             DrillEventKind::Finished { .. } => {
                 if self.sandbox_stands {
@@ -470,6 +482,7 @@ impl DrillState {
             | DrillEventKind::ChainRecorded { .. }
             | DrillEventKind::CheckEnded { .. }
             | DrillEventKind::DataDated { .. }
+            | DrillEventKind::EgressRecorded { .. }
             | DrillEventKind::Found { .. } => {}
         }
         self.drill.get_or_insert_with(|| event.drill.clone());
@@ -556,7 +569,10 @@ mod tests {
         state.apply(&event(1, 5, phase(Phase::Restore))).unwrap();
         assert_eq!(state.apply(&event(2, 4, phase(Phase::Verify))), Err(EventOrderError::Backwards { seq: 2 }));
         assert!(matches!(state.apply(&event(2, 6, phase(Phase::Locate))), Err(EventOrderError::Phase { .. })));
+        let attempts = DrillEventKind::EgressRecorded { egress: Egress::default() };
+        assert_eq!(state.apply(&event(2, 6, attempts.clone())), Err(EventOrderError::NoSandbox { seq: 2 }));
         state.apply(&event(2, 6, sandbox)).unwrap();
+        state.clone().apply(&event(3, 6, attempts)).unwrap();
         assert_eq!(state.apply(&event(3, 7, finished())), Err(EventOrderError::SandboxStands { seq: 3 }));
         state.apply(&event(3, 7, DrillEventKind::SandboxDestroyed { disposal: Disposal::default() })).unwrap();
         state.apply(&event(4, 8, finished())).unwrap();

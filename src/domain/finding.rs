@@ -260,6 +260,20 @@ pub enum FindingKind {
         /// What remains.
         reason: String,
     },
+    /// What runs inside tried to reach something outside.
+    EgressAttempted {
+        /// How often.
+        attempts: u64,
+        /// How many different attempts are listed.
+        different: u64,
+        /// The first of them: protocol, address, port, name.
+        first: String,
+    },
+    /// Attempts to reach something outside may be missing from the list.
+    EgressNotRecorded {
+        /// Why.
+        reason: String,
+    },
     /// A check or step could not be carried out.
     CouldNotRun {
         /// Why.
@@ -337,6 +351,13 @@ impl fmt::Display for FindingKind {
             K::SandboxLimit { limit, value } => write!(f, "the sandbox hit its {limit} limit of {value}"),
             K::SandboxUnavailable { reason } => write!(f, "no sandbox could be made: {reason}"),
             K::NotDisposed { reason } => write!(f, "the sandbox could not be shown to be gone: {reason}"),
+            K::EgressAttempted { attempts: 1, first, .. } => {
+                write!(f, "what ran inside tried once to reach something outside, and was refused: {first}")
+            }
+            K::EgressAttempted { attempts, first, .. } => {
+                write!(f, "what ran inside tried {attempts} times to reach something outside, and was refused; the first: {first}")
+            }
+            K::EgressNotRecorded { reason } => write!(f, "attempts to reach something outside may be missing here: {reason}"),
             K::CouldNotRun { reason } => write!(f, "could not be carried out: {reason}"),
             K::Interrupted { how } => write!(f, "the drill was interrupted ({how})"),
             K::ClockStepped { seconds } => write!(f, "the wall clock moved {seconds:+} s against the monotonic clock during the drill"),

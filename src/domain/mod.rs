@@ -5,6 +5,7 @@
 mod bounds;
 mod comparison;
 mod digest;
+mod egress;
 mod event;
 mod finding;
 mod lock;
@@ -22,6 +23,7 @@ mod verdict;
 pub use bounds::{BoundFacts, Cpus, Held, Requirement};
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
+pub use egress::{Egress, EgressAttempt, EgressPolicy, EgressProtocol};
 pub use event::{
     Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, EventOrderError, Phase, Plan, Probe, RestoredFacts, RunnerFacts,
     SandboxFacts, Sanitization, SelectedPoint, Trigger, phase_lengths,

@@ -32,6 +32,7 @@ pub fn recount(events: &[DrillEvent]) -> Option<Recount> {
     for event in events {
         match &event.kind {
             DrillEventKind::Found { finding } => findings.push(finding.clone()),
+            DrillEventKind::EgressRecorded { egress } => findings.extend(egress.findings()),
             DrillEventKind::CheckEnded { report } => {
                 findings.extend(report.findings.iter().cloned());
                 match report.outcome {
@@ -88,8 +89,8 @@ fn measure(events: &[DrillEvent], started: Timestamp, declared: Period) -> Measu
 mod tests {
     use super::*;
     use crate::domain::{
-        Blake3, CaptureSource, CheckReport, Criticality, DrillId, Elapsed, FindingKind, Met, Objectives, Plan, RestoredFacts, RunnerFacts,
-        Sha256, Trigger,
+        Blake3, CaptureSource, CheckReport, Criticality, DrillId, Egress, EgressPolicy, Elapsed, FindingKind, Met, Objectives, Plan,
+        RestoredFacts, RunnerFacts, Sha256, Trigger,
     };
 
     fn events(kinds: Vec<DrillEventKind>) -> Vec<DrillEvent> {
@@ -165,6 +166,25 @@ mod tests {
         assert!(recounted.assessments.iter().all(|a| a.met == Met::NotMeasured));
         assert_eq!(recounted.verdict, Verdict::Inconclusive);
         assert_eq!(recount(&[]), None);
+    }
+
+    #[test]
+    fn forbidden_attempts_count_without_a_finding_of_their_own() {
+        let egress = |policy, total| DrillEventKind::EgressRecorded { egress: Egress { policy, total, ..Egress::default() } };
+        for (policy, total, verdict) in [
+            (EgressPolicy::Forbid, 0, Verdict::Passed),
+            (EgressPolicy::Forbid, 1, Verdict::Failed),
+            (EgressPolicy::Record, 1, Verdict::Passed),
+        ] {
+            let kinds = vec![
+                DrillEventKind::Restored { facts: RestoredFacts::default() },
+                DrillEventKind::BecameUsable,
+                dated(CaptureSource::Content, 990),
+                check(CheckOutcome::Passed, vec![]),
+                egress(policy, total),
+            ];
+            assert_eq!(recount(&events(kinds)).unwrap().verdict, verdict, "{policy:?} {total}");
+        }
     }
 
     #[test]

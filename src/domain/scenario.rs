@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Comparison, Cpus, LockMode, Objectives, Period, Requirement};
+use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement};
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -353,6 +353,8 @@ pub struct Scenario {
     pub unlock: Unlock,
     /// What it may use.
     pub limits: ResourceLimits,
+    /// What attempts to reach the outside do to a drill.
+    pub egress: EgressPolicy,
     /// How it is restored, in order.
     pub restore: Vec<RestoreStep>,
     /// What is asked.

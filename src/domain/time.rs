@@ -23,6 +23,11 @@ impl Timestamp {
         self.0.as_second() - earlier.0.as_second()
     }
 
+    /// The instant that long before; at the end of the range where there is none.
+    pub fn earlier_by(self, ago: Elapsed) -> Timestamp {
+        Self(self.0.checked_sub(ago.as_duration()).unwrap_or(jiff::Timestamp::MIN))
+    }
+
     /// As `2026-11-21 20:29:32 UTC`, whole seconds.
     pub fn to_human(self) -> String {
         self.0.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()

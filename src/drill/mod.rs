@@ -5,6 +5,7 @@
 
 mod blame;
 mod checks;
+mod egress;
 mod recorder;
 mod steps;
 
@@ -139,12 +140,21 @@ async fn attempt(
     };
     recorder.record(DrillEventKind::SandboxProvisioned { facts: sandbox.facts().clone() })?;
 
-    let outcome = steps::in_sandbox(scenario, selector, services, &sandbox, recorder).await;
+    let refused = egress::refused(scenario, &sandbox);
+    let began = refused.is_none();
+    let outcome = match refused {
+        Some(stop) => Err(steps::Ended::Stopped(stop)),
+        None => steps::in_sandbox(scenario, selector, services, &sandbox, recorder).await,
+    };
 
-    let torn_down = recorder.phase(Phase::Teardown);
-    let (began, from) = (services.clock.now(), services.clock.monotonic());
+    let mut torn_down = recorder.phase(Phase::Teardown);
+    if let Some(attempts) = sandbox.settle().await.filter(|_| began) {
+        let egress = egress::dated(attempts, scenario.egress, recorder);
+        torn_down = torn_down.and_then(|()| recorder.record(DrillEventKind::EgressRecorded { egress }));
+    }
+    let (started, from) = (services.clock.now(), services.clock.monotonic());
     let mut disposal = sandbox.destroy().await;
-    disposal.started_at = Some(began);
+    disposal.started_at = Some(started);
     disposal.ended_at = Some(services.clock.now());
     disposal.took = Some(services.clock.monotonic().since(from));
     torn_down?;

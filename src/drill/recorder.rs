@@ -1,7 +1,7 @@
 //! The recorder: stamps and numbers events, writes the journal first, then tells the listeners.
 
 use crate::clock::Clock;
-use crate::domain::{DrillEvent, DrillEventKind, DrillId, Elapsed, Finding, Phase};
+use crate::domain::{DrillEvent, DrillEventKind, DrillId, Elapsed, Finding, Phase, Timestamp};
 use crate::evidence::{EvidenceError, Journal};
 
 /// Hears of events after they are in the journal. What a listener does cannot stop a drill.
@@ -65,6 +65,11 @@ impl<'a> Recorder<'a> {
     /// As [`Recorder::record`].
     pub fn found(&mut self, findings: impl IntoIterator<Item = Finding>) -> Result<(), RecordError> {
         findings.into_iter().try_for_each(|finding| self.record(DrillEventKind::Found { finding }))
+    }
+
+    /// What both clocks say, the monotonic one since the drill's start.
+    pub fn now(&self) -> (Timestamp, Elapsed) {
+        (self.clock.now(), self.clock.monotonic().since(self.origin))
     }
 
     /// What happened so far.

@@ -150,6 +150,9 @@ fn restore_limits(report: &Report, limits: &mut Limits) {
     if report.sandbox.as_ref().is_some_and(|s| !s.isolated) {
         limits.say("isolation", "That restored data was apart from the host while it was there: the sandbox was not isolated.");
     }
+    if report.egress.as_ref().is_some_and(|e| !e.gaps.is_empty()) {
+        limits.say("egress", "That nothing inside tried to reach the outside beyond what is listed: attempts could not be seen in full.");
+    }
     if report.disposal.as_ref().is_some_and(|d| !d.complete()) {
         limits.say("disposal", "That nothing of the restored data is left on the host: disposal could not be shown to be complete.");
     }
@@ -179,7 +182,7 @@ mod tests {
     #[test]
     fn every_weakness_is_named() {
         type Harm = fn(&mut Report);
-        let weaknesses: [(&str, Harm); 12] = [
+        let weaknesses: [(&str, Harm); 13] = [
             ("demo-key", |r| r.issuer.custody = KeyCustody::MadeOnTheSpot),
             ("plain-http", |r| r.backup.transport.as_mut().unwrap().encrypted = Some(false)),
             ("local-store", |r| r.backup.transport = Some(Transport { store: "file".into(), ..Transport::default() })),
@@ -191,6 +194,7 @@ mod tests {
             ("skipped", |r| r.restored.as_mut().unwrap().skipped = 3),
             ("isolation", |r| r.sandbox.as_mut().unwrap().isolated = false),
             ("disposal", |r| r.disposal.as_mut().unwrap().probes[0].gone = false),
+            ("egress", |r| r.egress = Some(crate::domain::Egress { gaps: vec!["deaf".into()], ..Default::default() })),
             ("no-assertions", |r| r.assertions = 0),
         ];
         for (id, harm) in weaknesses {

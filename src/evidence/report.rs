@@ -6,9 +6,9 @@ use super::controls::{ProfileRows, controls};
 use super::limits::{Limit, limits};
 use super::{EvidenceError, KeyCustody, Signer};
 use crate::domain::{
-    Assessment, CheckOutcome, CheckReport, Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, Elapsed, Finding, Measurements,
-    Phase, Plan, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, SelectedPoint, Severity, Timestamp, Transport, Verdict,
-    phase_lengths, recount,
+    Assessment, CheckOutcome, CheckReport, Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, Egress, Elapsed, Finding,
+    Measurements, Phase, Plan, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, SelectedPoint, Severity, Timestamp, Transport,
+    Verdict, phase_lengths, recount,
 };
 
 /// The schema of `report.json`.
@@ -59,6 +59,9 @@ pub struct Report {
     pub checks: Vec<CheckReport>,
     /// What was found outside of checks.
     pub findings: Vec<Finding>,
+    /// Attempts of what ran inside to reach the outside; `null` where nothing could run, or by a version that did not record them.
+    #[serde(default)]
+    pub egress: Option<Egress>,
     /// How the sandbox ended; `null` where there was none.
     pub disposal: Option<Disposal>,
     /// Which controls the drill says something about.
@@ -191,6 +194,7 @@ impl Report {
             assertions: counted.assertions,
             checks: Vec::new(),
             findings: Vec::new(),
+            egress: None,
             disposal: None,
             controls: Vec::new(),
             not_proven: Vec::new(),
@@ -217,6 +221,10 @@ impl Report {
             }
             DrillEventKind::CheckEnded { report } => self.checks.push(report.clone()),
             DrillEventKind::Found { finding } => self.findings.push(finding.clone()),
+            DrillEventKind::EgressRecorded { egress } => {
+                self.findings.extend(egress.findings());
+                self.egress = Some(egress.clone());
+            }
             DrillEventKind::SandboxDestroyed { disposal } => self.disposal = Some(disposal.clone()),
             DrillEventKind::Started { .. }
             | DrillEventKind::PhaseBegan { .. }
@@ -256,7 +264,7 @@ impl Report {
     /// (definitions, limits, controls) are taken as they were signed; facts are not.
     pub(super) fn contradiction(&self, events: &[DrillEvent]) -> Result<Option<&'static str>, EvidenceError> {
         let folded = Self::from_events(events, self.issuer.clone())?;
-        let facts: [(&'static str, bool); 19] = [
+        let facts: [(&'static str, bool); 20] = [
             ("schema", folded.schema == self.schema),
             ("report id", folded.report_id == self.report_id),
             ("verdict", folded.verdict == self.verdict),
@@ -275,6 +283,7 @@ impl Report {
             ("assertions", folded.assertions == self.assertions),
             ("checks", folded.checks == self.checks),
             ("findings", folded.findings == self.findings),
+            ("egress", folded.egress == self.egress),
             ("disposal", folded.disposal == self.disposal),
         ];
         Ok(facts.into_iter().find(|(_, same)| !same).map(|(what, _)| what))
@@ -376,6 +385,25 @@ mod tests {
         let mut prettier = report;
         prettier.backup.chain.objects.pop();
         assert_eq!(prettier.contradiction(&events).unwrap(), Some("backup"));
+        let events = sample::called_home();
+        let report = sample::report(&events);
+        assert_eq!(report.contradiction(&events).unwrap(), None);
+        let mut prettier = report.clone();
+        prettier.egress.as_mut().unwrap().attempts.clear();
+        assert_eq!(prettier.contradiction(&events).unwrap(), Some("egress"));
+        let mut prettier = report;
+        prettier.findings.retain(|f| f.check != "egress");
+        assert_eq!(prettier.contradiction(&events).unwrap(), Some("findings"));
+    }
+
+    /// Reports of versions that did not record attempts have no such field.
+    #[test]
+    fn a_report_without_attempts_is_read() {
+        let events = sample::passed();
+        let mut old: serde_json::Value = serde_json::from_slice(&sample::report(&events).to_json()).unwrap();
+        assert!(old.as_object_mut().unwrap().remove("egress").is_some());
+        let old: Report = serde_json::from_value(old).unwrap();
+        assert_eq!((old.contradiction(&events).unwrap(), old.egress), (None, None));
     }
 }
 

@@ -51,6 +51,9 @@ pub fn summary(report: &Report, paint: Paint) -> String {
     }
     row(&mut text, "Checks", &checks(report));
     write_findings(&mut text, report, paint);
+    if report.egress.as_ref().is_some_and(|e| e.total == 0 && e.gaps.is_empty()) {
+        row(&mut text, "Egress", "nothing inside tried to reach the outside");
+    }
     match &report.disposal {
         Some(disposal) if disposal.complete() => {
             let took = disposal.took.map_or(String::new(), |took| format!(" in {took}"));
@@ -150,6 +153,11 @@ pub fn line(event: &DrillEvent) -> String {
             };
             format!("{severity}: {}: {}", finding.check, finding.kind)
         }
+        DrillEventKind::EgressRecorded { egress } => match egress.total {
+            0 if egress.gaps.is_empty() => "nothing inside tried to reach the outside".to_owned(),
+            0 => "no attempt to reach the outside was seen".to_owned(),
+            n => format!("{} to reach the outside, all refused", counted(n, "attempt")),
+        },
         DrillEventKind::SandboxDestroyed { disposal } => {
             format!("sandbox destroyed: {}{}", disposal.method, if disposal.complete() { "" } else { "; NOT shown to be gone" })
         }
@@ -221,6 +229,7 @@ mod tests {
             (sample::passed(), "PASSED  "),
             (sample::warned(), "PASSED  "),
             (sample::failed(), "FAILED  "),
+            (sample::called_home(), "FAILED  "),
             (sample::inconclusive(), "INCONCLUSIVE  "),
         ] {
             let text = summary(&sample::report(&events), Paint::Plain);
@@ -247,7 +256,7 @@ mod tests {
 
     #[test]
     fn every_event_has_its_line() {
-        for event in sample::passed().iter().chain(&sample::failed()) {
+        for event in sample::passed().iter().chain(&sample::failed()).chain(&sample::called_home()) {
             let line = line(event);
             assert!(!line.is_empty() && !line.contains('\n'));
         }

@@ -5,7 +5,8 @@ use askama::Template;
 use super::phrases::{answer, counted, days_left, grouped, locks, objective_name, outcome, restored, worst_gap};
 use super::picture::{Gauge, Segment, class, gauge, recovery_ends, segments};
 use crate::domain::{
-    Assessment, ByteSize, CheckOutcome, CheckReport, Finding, Held, LockState, Met, ObjectRead, PointForm, Severity, Trigger, Verdict,
+    Assessment, ByteSize, CheckOutcome, CheckReport, Egress, EgressPolicy, Finding, Held, LockState, Met, ObjectRead, PointForm, Severity,
+    Trigger, Verdict,
 };
 use crate::evidence::{ControlOutcome, KeyCustody, ProfileRows, Report, names};
 
@@ -13,6 +14,7 @@ use crate::evidence::{ControlOutcome, KeyCustody, ProfileRows, Report, names};
 const OBJECTS_SHOWN: usize = 24;
 const CHECKS_SHOWN: usize = 60;
 const FINDINGS_SHOWN: usize = 20;
+const ATTEMPTS_SHOWN: usize = 24;
 
 /// The page, as bytes of a file.
 pub fn html(report: &Report) -> Vec<u8> {
@@ -380,6 +382,7 @@ fn sandbox(report: &Report) -> Vec<Row> {
         Row::new("Bound", format!("{}: {}, {how}, by {}", b.bound, b.value, b.by))
     }));
     rows.extend(facts.remarks.iter().map(|r| Row::new("Remark", r.clone())));
+    rows.extend(report.egress.iter().flat_map(egress));
     match &report.disposal {
         Some(disposal) => {
             rows.push(Row::new("Disposal", disposal.method.clone()));
@@ -396,6 +399,31 @@ fn sandbox(report: &Report) -> Vec<Row> {
         }
         None => rows.push(Row::toned("Disposal", "not recorded", "bad")),
     }
+    rows
+}
+
+fn egress(egress: &Egress) -> Vec<Row> {
+    const NAME: &str = "Tried to get out";
+    let tone = match egress.policy {
+        EgressPolicy::Record => "unsure",
+        EgressPolicy::Forbid => "bad",
+    };
+    let mut rows = vec![match egress.total {
+        0 if egress.gaps.is_empty() => Row::toned(NAME, "nothing did", "good"),
+        0 => Row::new(NAME, "nothing was seen to"),
+        n => Row::toned(NAME, format!("{}, all refused", counted(n, "attempt")), tone),
+    }];
+    for attempt in egress.attempts.iter().take(ATTEMPTS_SHOWN) {
+        rows.push(Row::toned("Attempt", format!("{attempt}; first {} after the start", attempt.elapsed), tone));
+    }
+    let left = egress.attempts.len().saturating_sub(ATTEMPTS_SHOWN);
+    if left > 0 {
+        rows.push(Row::new("Attempt", format!("{} more different ones in report.json", grouped(left as u64))));
+    }
+    if egress.counted_only > 0 {
+        rows.push(Row::toned("Attempt", format!("{} of them seen by the kernel's count alone", grouped(egress.counted_only)), tone));
+    }
+    rows.extend(egress.gaps.iter().map(|gap| Row::toned("Attempts not seen", gap.clone(), tone)));
     rows
 }
 
@@ -487,6 +515,19 @@ mod tests {
     }
 
     #[test]
+    fn attempts_to_get_out_are_shown_one_by_one() {
+        let page = page(&sample::called_home());
+        for words in [
+            "5 attempts, all refused",
+            "DNS asking for updates.vendor.example, 2 times",
+            "TCP to 203.0.113.5 port 443",
+            "2 of them seen by",
+        ] {
+            assert!(page.contains(words), "{words}");
+        }
+    }
+
+    #[test]
     fn long_lists_are_cut_and_counted() {
         let mut report = sample::report(&sample::passed());
         report.backup.chain.objects = vec![report.backup.chain.objects[0].clone(); 500];
@@ -509,6 +550,7 @@ mod tests {
             ("passed", sample::passed()),
             ("warned", sample::warned()),
             ("failed", sample::failed()),
+            ("called_home", sample::called_home()),
             ("inconclusive", sample::inconclusive()),
         ] {
             std::fs::write(dir.join(format!("{name}.html")), page(&events)).unwrap();

@@ -30,6 +30,8 @@ pub(super) struct Bounds<'a> {
     pub processes_by_group: bool,
     pub limits: &'a ResourceLimits,
     pub scratch: &'a OwnedFd,
+    /// Hears of attempts to reach the outside.
+    pub hear: &'a (dyn Fn(Vec<OwnedFd>) + Sync),
 }
 
 impl Bounds<'_> {
@@ -137,9 +139,23 @@ impl Control {
                 Some((FromHelper::NotStarted { seq: of, step, errno }, _)) if of == seq => {
                     return Err(SandboxError::NotStarted { step, source: io::Error::from_raw_os_error(errno) });
                 }
+                Some((FromHelper::Hear, fds)) => (bounds.hear)(fds),
                 Some((FromHelper::OutOfTime, _)) => self.out_of_time = true,
                 Some(_) => {}
                 None => return Err(self.why_gone(bounds).await),
+            }
+        }
+    }
+
+    /// Ends everything inside; the kernel's count of packets without a route, where the helper can still tell it.
+    pub async fn settle(&mut self, hear: &(dyn Fn(Vec<OwnedFd>) + Sync)) -> Option<u64> {
+        self.send(&ToHelper::Settle, &[]).await.ok()?;
+        loop {
+            match self.receive().await.ok()?? {
+                (FromHelper::Settled { unrouted }, _) => return unrouted,
+                (FromHelper::Hear, fds) => hear(fds),
+                (FromHelper::OutOfTime, _) => self.out_of_time = true,
+                _ => {}
             }
         }
     }

@@ -53,6 +53,7 @@ pub async fn promises(like: &SandboxSpec) -> Vec<Promise> {
     };
     let facts = sandbox.facts().clone();
     let landlock = sandbox.landlock().to_owned();
+    let heard = sandbox.hears_attempts().map_err(str::to_owned);
     let looked = Inside::look(&sandbox).await;
     let disposal = sandbox.destroy().await;
 
@@ -60,6 +61,10 @@ pub async fn promises(like: &SandboxSpec) -> Vec<Promise> {
         Ok(inside) => inside.promises(&facts),
         Err(e) => vec![promise("isolation", Kept::No, format!("no command could be run to look: {e}"), e.advice())],
     };
+    list.push(match heard {
+        Ok(()) => promise("egress attempts", Kept::Yes, "refused at once, and each is listed", None),
+        Err(why) => promise("egress attempts", Kept::Partly, format!("refused, but not listed: {why}"), Some(EGRESS_ADVICE)),
+    });
     list.push(match landlock.as_str() {
         "full" => promise("landlock", Kept::Yes, "on top of the mounts", None),
         other => promise("landlock", Kept::Partly, format!("{other}; the mounts alone hold files apart"), Some(LANDLOCK_ADVICE)),
@@ -101,7 +106,9 @@ pub async fn stands(spec: &SandboxSpec) -> Vec<Promise> {
     let (wanted, at_hand, of) = match limits.scratch {
         ScratchKind::Tmpfs => (limits.memory.0.saturating_add(limits.scratch_size.0), super::host::available_memory(), "memory"),
         // its whole size was set aside when it was made
-        ScratchKind::Encrypted if facts.scratch.contains("volume") => (limits.scratch_size.0, free.ok().max(Some(limits.scratch_size.0)), "the encrypted volume"),
+        ScratchKind::Encrypted if facts.scratch.contains("volume") => {
+            (limits.scratch_size.0, free.ok().max(Some(limits.scratch_size.0)), "the encrypted volume")
+        }
         ScratchKind::Encrypted | ScratchKind::Directory => (limits.scratch_size.0, free.ok(), "the scratch directory's file system"),
     };
     list.push(match at_hand {
@@ -117,6 +124,8 @@ pub async fn stands(spec: &SandboxSpec) -> Vec<Promise> {
     }
     list
 }
+const EGRESS_ADVICE: &str =
+    "Linux 5.5 or newer, kernel.yama.ptrace_scope below 3, and no system-call filter around the runner that asks by itself";
 
 /// Where encrypted scratch is tried when no directory is named for it.
 const USUAL_DISK: &str = "/var/tmp";
@@ -145,7 +154,6 @@ async fn encrypted_scratch(like: &SandboxSpec) -> Promise {
         Err(e) => promise(name, Kept::No, format!("no command could be run to look: {e}"), e.advice()),
     }
 }
-
 
 /// A bound of the facts, under the name that people look for.
 const BOUNDS: [(&str, &str); 10] = [

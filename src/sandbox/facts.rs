@@ -35,6 +35,9 @@ pub(super) fn isolated(held: &Held, ids: IdMap, guard: Option<SwapGuard>, memory
         "full" => {}
         other => remarks.push(format!("landlock: {other}")),
     }
+    if let Some(why) = &held.lock_down.deaf {
+        remarks.push(format!("attempts to reach the outside are refused, but cannot be listed: {why}"));
+    }
     let (swap, swap_is_open) = swap::words(held, guard);
     if swap_is_open {
         remarks.push(SWAP_IS_OPEN.to_owned());

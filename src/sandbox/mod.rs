@@ -3,6 +3,7 @@
 //! Promises, kept by the kernel and attacked from inside by `tests/it/promises/`, by killing the runner in `tests/it/kills.rs`:
 //! - What runs inside has no network but its own loopback, sees the restored tree, the host's `/usr` read-only and a private
 //!   `/tmp`, `/dev`, `/proc`; no host process, no host file, no secret in its environment, no right to ask for more.
+//! - What tries to reach anything else is refused at once, and listed ([`Sandbox::settle`]).
 //! - It is bounded in memory, processors, processes, output, scratch and time; each bound hit is a [`SandboxError::Limit`]
 //!   where that can be known, and the facts name where it cannot.
 //! - It ends with the runner, however the runner ends.
@@ -13,7 +14,7 @@
 //! The runner never looks a path up inside: it holds directory descriptors ([`Sandbox::root`]), because a symbolic link
 //! that a restored tree or a command put there would lead the runner to the host's files.
 //!
-//! Linux only. Absent on purpose: backups, network, clocks (times are passed in, durations measured by kernel timers).
+//! Linux only. Absent on purpose: backups, network (but for refusing names inside), clocks (times are passed in, durations measured by kernel timers).
 
 mod bounds;
 mod cgroup;
@@ -21,6 +22,7 @@ mod control;
 mod delegated;
 mod disposal;
 mod doctor;
+mod egress;
 mod encrypted;
 mod error;
 mod facts;
@@ -39,6 +41,7 @@ mod volume;
 mod wire;
 
 pub use doctor::{Kept, Promise, promises, stands};
+pub use egress::{Attempt, Attempted, Attempts};
 pub use error::{Limit, SandboxError};
 pub use helper::become_helper_if_asked;
 pub use host::host_risks;

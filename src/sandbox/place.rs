@@ -16,6 +16,7 @@ use super::cgroup::{Groups, Layout};
 use super::control::{self, Control};
 use super::delegated::Wanted;
 use super::disposal;
+use super::egress::{Attempts, Recorder};
 use super::encrypted::{self, Encrypted};
 use super::error::{SandboxError, Step};
 use super::facts::{self, ByCgroup};
@@ -31,6 +32,7 @@ use crate::domain::{ByteSize, Disposal, DrillId, ResourceLimits, SandboxFacts, S
 /// Nobody on any host is here; 65,536 ids, as one sandbox's users.
 const RANGE: IdMap = IdMap::Range { base: 600_000_000, count: 65_536 };
 const SET_UP_TIME: Duration = Duration::from_secs(30);
+const SETTLE_TIME: Duration = Duration::from_secs(10);
 
 /// A throwaway place. Destroy it: dropping is the safety net, which kills, cleans and complains.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(super) struct Held {
     pub lock_down: LockDown,
     pub helper: Option<Helper>,
     pub groups: Option<Groups>,
+    /// Hears attempts to reach the outside, until it is settled.
+    pub egress: std::sync::Mutex<Option<Recorder>>,
     pub rooms: Option<Rooms>,
     /// A tmpfs that is mounted nowhere.
     pub detached: Option<OwnedFd>,
@@ -123,6 +127,32 @@ impl Sandbox {
         &self.held().lock_down.landlock
     }
 
+    /// Whether attempts to reach the outside can be listed here.
+    ///
+    /// # Errors
+    /// Why not, in our words.
+    pub fn hears_attempts(&self) -> Result<(), &str> {
+        let held = self.held();
+        match &held.lock_down.deaf {
+            Some(why) => Err(why),
+            None if held.helper.is_none() => Err("nothing can run here"),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends everything that runs inside, and tells what it tried to reach outside. After it no command runs any more.
+    /// `None` where nothing could run, or where it was asked before.
+    pub async fn settle(&self) -> Option<Attempts> {
+        let held = self.held();
+        let helper = held.helper.as_ref()?;
+        let mut control = helper.control.as_ref().expect("the control socket is open until the sandbox is destroyed").lock().await;
+        let unrouted = tokio::time::timeout(SETTLE_TIME, control.settle(&|fd| held.hear(fd))).await.ok().flatten();
+        let recorder = held.egress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()?;
+        let mut attempts = recorder.finish(unrouted);
+        attempts.gaps.extend(held.lock_down.deaf.as_ref().map(|why| format!("they cannot be listed on this host ({why})")));
+        Some(attempts)
+    }
+
     /// Bytes of scratch that are left.
     ///
     /// # Errors
@@ -161,11 +191,13 @@ impl Sandbox {
         };
         let control = helper.control.as_ref().expect("the control socket is open until the sandbox is destroyed");
         let mut control = control.lock().await;
+        let hear = |fd| held.hear(fd);
         let bounds = control::Bounds {
             groups: held.groups.as_ref(),
             processes_by_group: held.lock_down.joined && held.groups.as_ref().is_some_and(Groups::limits_processes),
             limits: &held.limits,
             scratch: &self.rooms().tree,
+            hear: &hear,
         };
         control.run(command, &bounds).await
     }
@@ -174,6 +206,15 @@ impl Sandbox {
     pub async fn destroy(mut self) -> Disposal {
         let held = self.held.take().expect("a sandbox is destroyed once");
         disposal::destroy(held).await
+    }
+}
+
+impl Held {
+    /// After the sandbox was settled nobody hears any more: what still asks is refused by the kernel.
+    fn hear(&self, listener: Vec<OwnedFd>) {
+        if let Some(recorder) = &*self.egress.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            recorder.hear_calls(listener);
+        }
     }
 }
 
@@ -361,6 +402,7 @@ fn claim(spec: &SandboxSpec, cgroups: Vec<PathBuf>) -> Result<Held, SandboxError
         lock_down: LockDown::default(),
         helper: None,
         groups: None,
+        egress: std::sync::Mutex::new(None),
         rooms: None,
         detached: None,
         directory: None,
@@ -439,6 +481,7 @@ async fn start(spec: &SandboxSpec, held: &mut Held, setup: Setup, fds: Vec<Owned
     let started = pid.and_then(|p| ProcessRef::of(i32::try_from(p).ok()?));
     held.claim.as_mut().expect("claimed before it is started").note_monitor(started)?;
 
+    let recorder = Recorder::start().step("listen for attempts to reach the outside")?;
     let ids = setup.ids;
     let makes_tmpfs = matches!(setup.scratch, ScratchOrder::MakeTmpfs { .. });
     control.send(&ToHelper::Setup(Box::new(setup)), &fds).await.step("order the sandbox")?;
@@ -450,6 +493,7 @@ async fn start(spec: &SandboxSpec, held: &mut Held, setup: Setup, fds: Vec<Owned
                     write_maps(pid, ids).step("write the sandbox's id maps")?;
                     control.send(&ToHelper::Mapped, &[]).await.step("order the sandbox")?;
                 }
+                Some((FromHelper::Hear, fds)) => recorder.hear_calls(fds),
                 Some((FromHelper::Ready { lock_down }, fds)) => return Ok((lock_down, fds)),
                 Some((FromHelper::Failed { step, errno }, _)) => return Err(unavailable(&step, errno)),
                 Some(_) => return Err(SandboxError::Died { how: "its helper spoke out of turn".to_owned() }),
@@ -457,7 +501,7 @@ async fn start(spec: &SandboxSpec, held: &mut Held, setup: Setup, fds: Vec<Owned
             }
         }
     };
-    let (lock_down, fds) =
+    let (mut lock_down, fds) =
         tokio::time::timeout(SET_UP_TIME, ready).await.map_err(|_| SandboxError::Died { how: "it was not built in time".to_owned() })??;
     let mut fds = fds.into_iter();
     if let Some(helper) = &mut held.helper {
@@ -468,7 +512,12 @@ async fn start(spec: &SandboxSpec, held: &mut Held, setup: Setup, fds: Vec<Owned
         let top = fds.next().ok_or_else(|| SandboxError::Died { how: "its helper kept the scratch".to_owned() })?;
         held.rooms = Some(Rooms::open(&top).step("open the scratch")?);
     }
+    recorder.hear_names(fds.collect()).step("listen for questions for names")?;
+    if lock_down.deaf.is_none() && !recorder.saw_the_probe() {
+        lock_down.deaf = Some("the runner may not look into processes inside".to_owned());
+    }
     held.lock_down = lock_down;
+    held.egress = std::sync::Mutex::new(Some(recorder));
     Ok(())
 }
 

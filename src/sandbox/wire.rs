@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ use super::spec::Afterwards;
 /// Larger messages (a command line, above all) are refused before they are sent.
 pub(super) const MAX_MESSAGE: usize = 128 << 10;
 const MAX_FDS: usize = 120;
+/// Where a rehearsal tries to go: an address that RFC 5737 keeps for documentation, and the port that discards.
+pub(super) const PROBE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// User ids inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +99,8 @@ pub(super) enum ToHelper {
     Cancel {
         seq: u64,
     },
+    /// Nothing runs inside any more: end what is left, and count.
+    Settle,
 }
 
 /// What a rehearsal of the lock-down achieved.
@@ -105,6 +110,8 @@ pub(super) struct LockDown {
     pub landlock: String,
     /// Whether a process could enter its control groups.
     pub joined: bool,
+    /// Why attempts to reach the outside cannot be heard, where they cannot.
+    pub deaf: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +145,9 @@ pub(super) enum Place {
 pub(super) enum FromHelper {
     /// A user namespace stands and waits for its id maps.
     WantsMaps,
-    /// Descriptors beside it: the pid namespace, and the tmpfs where the helper made it.
+    /// A process is about to start its program. The descriptor beside it tells of its attempts to reach the outside.
+    Hear,
+    /// Descriptors beside it: the pid namespace, the tmpfs where the helper made it, and the sockets where names are asked for.
     Ready { lock_down: LockDown },
     /// A step of the set-up failed.
     Failed { step: String, errno: i32 },
@@ -146,6 +155,8 @@ pub(super) enum FromHelper {
     NotStarted { seq: u64, step: String, errno: i32 },
     /// A command ended.
     Ended { seq: u64, how: HowEnded, took_ns: u64, seen: Seen },
+    /// Everything inside has ended; the kernel counted this many packets without a route.
+    Settled { unrouted: Option<u64> },
     /// The sandbox reached its own time limit and is gone.
     OutOfTime,
 }

@@ -277,7 +277,8 @@ impl Home {
 
     /// The binary, in this home and nobody else's.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_firedrill"));
+        let binary = std::env::var_os("FIREDRILL_TEST_HELPER").unwrap_or_else(|| env!("CARGO_BIN_EXE_firedrill").into());
+        let mut command = Command::new(binary);
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())

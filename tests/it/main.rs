@@ -7,6 +7,7 @@ mod codec;
 mod config;
 mod doctor;
 mod drills;
+mod egress;
 mod encrypted_scratch;
 mod faults;
 mod floors;

@@ -6,9 +6,9 @@ use zeroize::Zeroizing;
 
 use crate::domain::{
     Blake3, BoundFacts, CaptureSource, Cause, CheckOutcome, CheckReport, Criticality, Disposal, DrillEvent, DrillEventKind, DrillId,
-    Elapsed, Finding, FindingKind, Held, LockFacts, LockMode, LockState, ObjectRead, Objectives, Period, Phase, Plan, PlanRef, PointForm,
-    Probe, Pseudonym, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, Sanitization, SelectedPoint, Sha256, Timestamp, Transport,
-    TreeSummary, Trigger, recount,
+    Egress, EgressAttempt, EgressPolicy, EgressProtocol, Elapsed, Finding, FindingKind, Held, LockFacts, LockMode, LockState, ObjectRead,
+    Objectives, Period, Phase, Plan, PlanRef, PointForm, Probe, Pseudonym, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts,
+    Sanitization, SelectedPoint, Sha256, Timestamp, Transport, TreeSummary, Trigger, recount,
 };
 use crate::evidence::{Issuer, KeyCustody, Report, Signer as _, SignerKey};
 
@@ -233,6 +233,33 @@ pub fn warned() -> Vec<DrillEvent> {
     let story = until_checks()
         .then(21_000, check("everything is back", "manifest", CheckOutcome::Passed, vec![]))
         .then(1, DrillEventKind::Found { finding });
+    torn_down(story).end(5)
+}
+
+/// A restored program tried to reach the outside, which its scenario forbids.
+pub fn called_home() -> Vec<DrillEvent> {
+    let attempt = |protocol, destination: Option<&str>, port, name: Option<&str>, times| EgressAttempt {
+        at: "2026-11-21T20:29:40Z".parse().expect("a valid time"),
+        elapsed: Elapsed { nanos: 340_000_000_000 },
+        protocol,
+        destination: destination.map(str::to_owned),
+        port,
+        name: name.map(str::to_owned),
+        times,
+    };
+    let egress = Egress {
+        policy: EgressPolicy::Forbid,
+        total: 5,
+        attempts: vec![
+            attempt(EgressProtocol::Dns, None, None, Some("updates.vendor.example"), 2),
+            attempt(EgressProtocol::Tcp, Some("203.0.113.5"), Some(443), None, 1),
+        ],
+        counted_only: 2,
+        gaps: vec![],
+    };
+    let story = until_checks()
+        .then(21_000, check("everything is back", "manifest", CheckOutcome::Passed, vec![]))
+        .then(1, DrillEventKind::EgressRecorded { egress });
     torn_down(story).end(5)
 }
 

@@ -12,6 +12,8 @@ use rustix::time::timerfd_gettime;
 
 use super::super::spec::Afterwards;
 use super::super::wire::{self, FromHelper, HowEnded, LockDown, Place, RunOrder, Seen, Setup, ToHelper};
+use super::listen::{self, RouteCount};
+use super::lock_down::Asking;
 use super::{At, Parts, StepError, borrow, lock_down, report_failure, rootfs, start_timer};
 use crate::sandbox::sys::check;
 
@@ -32,6 +34,8 @@ struct Init<'a> {
     doors: Vec<OwnedFd>,
     children: OwnedFd,
     joined: bool,
+    asking: Asking,
+    unrouted: Option<RouteCount>,
 }
 
 fn build<'a>(setup: &'a Setup, parts: Parts, control: &OwnedFd) -> Result<Init<'a>, StepError> {
@@ -44,15 +48,18 @@ fn build<'a>(setup: &'a Setup, parts: Parts, control: &OwnedFd) -> Result<Init<'
     let made = rootfs::enter(setup, &parts)?;
     let children = watch_children().at("watch child processes")?;
     let Parts { doors, .. } = parts;
-    let mut init = Init { setup, doors, children, joined: true };
-    let lock_down = init.rehearse()?;
+    let mut init = Init { setup, doors, children, joined: true, asking: Asking::IfPossible, unrouted: None };
+    let lock_down = init.rehearse(control)?;
     init.joined = lock_down.joined;
+    init.asking = if lock_down.deaf.is_none() { Asking::Yes } else { Asking::No };
+    let name_sockets = listen::name_sockets().at("listen for questions for names")?;
+    init.unrouted = RouteCount::start().ok();
     let pid_namespace = File::open("/proc/self/ns/pid").at("open the pid namespace")?;
     // SAFETY: a plain call with values. After this nobody inside may look into PID 1, not even as the same user.
     unsafe {
         check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0)).at("hide PID 1's memory")?;
     }
-    let passed: Vec<OwnedFd> = std::iter::once(OwnedFd::from(pid_namespace)).chain(made).collect();
+    let passed: Vec<OwnedFd> = std::iter::once(OwnedFd::from(pid_namespace)).chain(made).chain(name_sockets).collect();
     wire::send(control, &FromHelper::Ready { lock_down }, &borrow(&passed)).at("say that the sandbox stands")?;
     Ok(init)
 }
@@ -93,6 +100,13 @@ impl Init<'_> {
             }
             match self.wait(control, leash, None) {
                 Ok(Woken::Order(ToHelper::Run(order), fds)) => next = Some((order, fds)),
+                Ok(Woken::Order(ToHelper::Settle, _)) => {
+                    kill_all();
+                    let unrouted = self.unrouted.as_ref().and_then(|count| count.since().ok());
+                    if wire::send(control, &FromHelper::Settled { unrouted }, &[]).is_err() {
+                        return 0;
+                    }
+                }
                 Ok(Woken::Order(..) | Woken::Time) => {}
                 Ok(Woken::Child) => while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {},
                 Ok(Woken::Alone) | Err(_) => return 0,
@@ -151,7 +165,7 @@ impl Init<'_> {
         let cpu_before = cpu_of_children();
         let (seconds, nanos) = (order.timeout_ns / 1_000_000_000, (order.timeout_ns % 1_000_000_000) as u32);
         let timer = start_timer(seconds, nanos)?;
-        let child = match self.start(&order, fds) {
+        let child = match self.start(&order, fds, control) {
             Ok(child) => child,
             Err((step, error)) => {
                 let errno = error.raw_os_error().unwrap_or(0);
@@ -190,25 +204,29 @@ impl Init<'_> {
     }
 
     /// Starts the program. The child tells by a pipe what failed; a program that started closes it instead.
-    fn start(&self, order: &RunOrder, fds: Vec<OwnedFd>) -> Result<Pid, (String, io::Error)> {
+    fn start(&self, order: &RunOrder, fds: Vec<OwnedFd>, control: &OwnedFd) -> Result<Pid, (String, io::Error)> {
         let named = |e: StepError| (e.0.to_owned(), e.1);
         let [stdout, stderr]: [OwnedFd; 2] =
             fds.try_into().map_err(|_| ("read the order".to_owned(), io::Error::from(io::ErrorKind::InvalidData)))?;
         let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe").map_err(named)?;
+        let (heard, nod) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe").map_err(named)?;
         // SAFETY: this process has one thread, so the child may run any code.
         match check(unsafe { libc::fork() }).at("start a process").map_err(named)? {
             0 => {
-                let Err((step, error)) = self.become_command(order, &stdout, &stderr);
-                let _ = write!(File::from(tell), "{} {step}", error.raw_os_error().unwrap_or(0));
+                drop(nod);
+                let mut tell = File::from(tell);
+                let Err((step, error)) = self.become_command(order, &stdout, &stderr, &mut tell, &mut File::from(heard));
+                let _ = write!(tell, "{} {step}", error.raw_os_error().unwrap_or(0));
                 // SAFETY: ends this child without running anything of PID 1's.
                 unsafe { libc::_exit(127) }
             }
             child => {
-                drop((tell, stdout, stderr));
+                drop((tell, stdout, stderr, heard));
                 let child = Pid::from_raw(child).expect("fork answers a positive id to the parent");
-                let mut text = String::new();
-                let _ = File::from(told).read_to_string(&mut text);
-                match text.split_once(' ') {
+                let mut told = File::from(told);
+                let mut text = listen::take_over(child, &mut told, nod, control).unwrap_or_default();
+                let _ = told.read_to_end(&mut text);
+                match String::from_utf8_lossy(&text).split_once(' ') {
                     None => Ok(child),
                     Some((errno, step)) => {
                         kill_all();
@@ -219,7 +237,14 @@ impl Init<'_> {
         }
     }
 
-    fn become_command(&self, order: &RunOrder, stdout: &OwnedFd, stderr: &OwnedFd) -> Result<std::convert::Infallible, StepError> {
+    fn become_command(
+        &self,
+        order: &RunOrder,
+        stdout: &OwnedFd,
+        stderr: &OwnedFd,
+        tell: &mut File,
+        heard: &mut File,
+    ) -> Result<std::convert::Infallible, StepError> {
         rustix::stdio::dup2_stdout(stdout).at("connect the output")?;
         rustix::stdio::dup2_stderr(stderr).at("connect the output")?;
         rustix::process::setsid().at("start a session")?;
@@ -229,7 +254,10 @@ impl Init<'_> {
         if self.joined && !lock_down::enter_groups(&self.doors) {
             return Err(("enter the control groups", io::ErrorKind::PermissionDenied.into()));
         }
-        lock_down::give_up(self.setup, self.joined)?;
+        let (_, listener) = lock_down::give_up(self.setup, self.joined, self.asking)?;
+        if let Some(listener) = listener {
+            listen::hand_over(listener, tell, heard).at("hand the listener over")?;
+        }
         let error = Command::new(&order.argv[0])
             .args(&order.argv[1..])
             .env_clear()
@@ -244,21 +272,35 @@ impl Init<'_> {
     }
 
     /// A child goes through the whole lock-down and reports: what this host can keep is found by doing it.
-    fn rehearse(&self) -> Result<LockDown, StepError> {
+    fn rehearse(&self, control: &OwnedFd) -> Result<LockDown, StepError> {
         let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe")?;
+        let (heard, nod) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe")?;
         // SAFETY: this process has one thread, so the child may run any code.
         match check(unsafe { libc::fork() }).at("start a process")? {
             0 => {
+                drop(nod);
+                let (mut tell, mut heard) = (File::from(tell), File::from(heard));
                 let joined = lock_down::enter_groups(&self.doors);
-                let answer = lock_down::give_up(self.setup, joined).map_err(|(step, e)| (step.to_owned(), e.raw_os_error().unwrap_or(0)));
-                let _ = File::from(tell).write_all(&serde_json::to_vec(&answer).unwrap_or_default());
+                let answer = lock_down::give_up(self.setup, joined, self.asking)
+                    .map(|(lock_down, listener)| match listener {
+                        None => lock_down,
+                        Some(listener) => {
+                            let tried = listen::hand_over(listener, &mut tell, &mut heard).and_then(|()| listen::attempt_once());
+                            LockDown { deaf: tried.err().map(|e| e.to_string()), ..lock_down }
+                        }
+                    })
+                    .map_err(|(step, e)| (step.to_owned(), e.raw_os_error().unwrap_or(0)));
+                let _ = tell.write_all(&serde_json::to_vec(&answer).unwrap_or_default());
                 // SAFETY: ends this child without running anything of PID 1's.
                 unsafe { libc::_exit(0) }
             }
-            _ => {
-                drop(tell);
-                let mut text = Vec::new();
-                File::from(told).read_to_end(&mut text).at("rehearse the lock-down")?;
+            child => {
+                drop((tell, heard));
+                let child = Pid::from_raw(child).expect("fork answers a positive id to the parent");
+                let mut told = File::from(told);
+                // Where it cannot be taken over, the child goes on without, and reports it.
+                let mut text = listen::take_over(child, &mut told, nod, control).unwrap_or_default();
+                told.read_to_end(&mut text).at("rehearse the lock-down")?;
                 kill_all();
                 match serde_json::from_slice::<Result<LockDown, (String, i32)>>(&text) {
                     Ok(Ok(lock_down)) => Ok(lock_down),

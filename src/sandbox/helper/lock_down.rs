@@ -14,6 +14,7 @@ use seccompiler::{
 };
 
 use super::super::wire::{IdMap, LockDown, Setup};
+use super::listen::{self, NOT_A_WAY_OUT, ORDINARY};
 use super::{At, INNER_ID, StepError};
 use crate::sandbox::sys::check;
 
@@ -23,14 +24,31 @@ pub(super) fn enter_groups(doors: &[OwnedFd]) -> bool {
     doors.iter().all(|door| rustix::io::write(door, b"0").is_ok())
 }
 
-/// Gives everything up. What comes after in this process is the user inside, alone.
-pub(super) fn give_up(setup: &Setup, joined: bool) -> Result<LockDown, StepError> {
+/// Whether the runner is asked about calls that lead outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// It is.
+    Yes,
+    /// It cannot be: they are refused, and nobody hears of them.
+    No,
+    /// To be found out.
+    IfPossible,
+}
+
+/// Gives everything up. What comes after in this process is the user inside, alone. The descriptor, where there is one,
+/// must reach the runner before the program starts: until then, nobody answers.
+pub(super) fn give_up(setup: &Setup, joined: bool, asking: Asking) -> Result<(LockDown, Option<OwnedFd>), StepError> {
     limit(setup, joined)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     drop_privileges(setup)?;
     let landlock = restrict_files().at("apply landlock")?;
-    filter_system_calls().at("filter system calls")?;
-    Ok(LockDown { landlock: landlock.to_owned(), joined })
+    let (listener, deaf) = match asking {
+        Asking::Yes => (Some(listen::install().at("ask about attempts to reach the outside")?), None),
+        Asking::No => (None, None),
+        Asking::IfPossible => listen::install().map_or_else(|e| (None, Some(e.to_string())), |listener| (Some(listener), None)),
+    };
+    filter_system_calls(listener.is_some()).at("filter system calls")?;
+    Ok((LockDown { landlock: landlock.to_owned(), joined, deaf }, listener))
 }
 
 fn limit(setup: &Setup, joined: bool) -> Result<(), StepError> {
@@ -164,9 +182,9 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
-fn filter_system_calls() -> io::Result<()> {
+fn filter_system_calls(asked: bool) -> io::Result<()> {
     let error = |e: &dyn std::error::Error| io::Error::other(e.to_string());
-    for program in [refusing_foreign_numbers(), compile(refused_rules(), libc::EPERM)?, compile(hidden_flags(), libc::ENOSYS)?] {
+    for program in [refusing_foreign_numbers(), compile(refused_rules(asked), libc::EPERM)?, compile(hidden_flags(), libc::ENOSYS)?] {
         apply_filter(&program).map_err(|e| error(&e))?;
     }
     Ok(())
@@ -189,15 +207,19 @@ fn all_of(conditions: Vec<SeccompCondition>) -> SeccompRule {
     SeccompRule::new(conditions).expect("a rule has a condition")
 }
 
-fn refused_rules() -> Rules {
+/// `asked`: refusing without asking takes precedence over asking, so what is asked about is left out here.
+fn refused_rules(asked: bool) -> Rules {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let mut rules: Rules = REFUSED.iter().map(|&call| (call, Vec::new())).collect();
     // AF_VSOCK and AF_ALG do not care about network namespaces; AF_PACKET and others have no business here either.
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let other_family = families.iter().map(|&f| when(0, Dword, Ne, f as u64)).collect();
+    let mut sockets = match asked {
+        true => NOT_A_WAY_OUT.iter().map(|&f| all_of(vec![when(0, Dword, Eq, f as u64)])).collect(),
+        false => vec![all_of(ORDINARY.iter().map(|&f| when(0, Dword, Ne, f as u64)).collect())],
+    };
     let netlink_but_route = vec![when(0, Dword, Eq, libc::AF_NETLINK as u64), when(2, Dword, Ne, libc::NETLINK_ROUTE as u64)];
-    rules.insert(libc::SYS_socket, vec![all_of(other_family), all_of(netlink_but_route)]);
+    sockets.push(all_of(netlink_but_route));
+    rules.insert(libc::SYS_socket, sockets);
     let namespaces = [
         libc::CLONE_NEWUSER,
         libc::CLONE_NEWNS,

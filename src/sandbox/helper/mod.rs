@@ -9,6 +9,7 @@
 //! *thread* ends that started the monitor. Between monitor and PID 1 it does, both having one thread only.
 
 mod init;
+mod listen;
 mod lock_down;
 mod rootfs;
 

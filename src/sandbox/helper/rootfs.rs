@@ -18,7 +18,7 @@ use crate::sandbox::sys::{check, mount_setattr};
 
 /// Where the restored tree is inside.
 pub(in crate::sandbox) const DATA: &str = "/data";
-const ETC_NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\nprotocols: files\n";
+const ETC_NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 const ETC_HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 drill\n";
 /// Whoever reads these learns something about the host.
 const MASKED: [&str; 9] = [
