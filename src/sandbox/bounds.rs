@@ -56,7 +56,7 @@ fn scratch(place: &Place) -> Vec<BoundFacts> {
     let (size, entries) = (limits.scratch_size.to_string(), limits.max_files.to_string());
     let own = match limits.scratch {
         ScratchKind::Tmpfs => Some("its own tmpfs"),
-        ScratchKind::Encrypted if place.directory.is_none() => Some("its own ext4"),
+        ScratchKind::Encrypted if place.directory.is_none() => Some("its own ext4, which rounds up by a few MiB and entries"),
         // a directory on the host's file system, encrypted or not
         ScratchKind::Encrypted | ScratchKind::Directory => None,
     };

@@ -218,7 +218,7 @@ fn left_over(like: &SandboxSpec) -> Promise {
 fn without(error: &SandboxError, like: &SandboxSpec) -> Vec<Promise> {
     let advice = error.advice();
     let mut list = vec![promise("isolation", Kept::No, error.to_string(), advice)];
-    for name in ["files", "network", "no new privileges", "capabilities", "system calls", "core dumps", "landlock"] {
+    for name in ["files", "network", "egress attempts", "no new privileges", "capabilities", "system calls", "core dumps", "landlock"] {
         list.push(promise(name, Kept::No, "no command can be run", advice));
     }
     for (_, name) in BOUNDS {

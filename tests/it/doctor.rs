@@ -40,10 +40,12 @@ impl Told {
     }
 }
 
-const SANDBOX: [&str; 22] = [
+const SANDBOX: [&str; 24] = [
     "isolation",
     "files",
     "network",
+    "egress attempts",
+    "scratch: encrypted",
     "no new privileges",
     "capabilities",
     "system calls",

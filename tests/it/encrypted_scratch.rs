@@ -372,7 +372,7 @@ fn without_its_tools_it_is_refused_with_advice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_finds_by_doing() {
     let Some(bench) = Bench::new("doctor") else { return };
-    let row = |list: Vec<firedrill::sandbox::Promise>| list.into_iter().find(|p| p.name == "encrypted scratch").expect("a row of its own");
+    let row = |list: Vec<firedrill::sandbox::Promise>| list.into_iter().find(|p| p.name == "scratch: encrypted").expect("a row of its own");
     let kept = row(promises(&bench.spec()).await);
     assert_eq!((kept.kept, kept.how.contains("AES-256-XTS")), (Kept::Yes, true), "{kept:#?}");
     let mut nowhere = bench.spec();

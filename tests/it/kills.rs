@@ -41,6 +41,7 @@ macro_rules! kinds {
 kinds! {
     tmpfs: NeedsPath::No, Plaintext::Nowhere;
     directory: NeedsPath::Yes, Plaintext::UntilReaped;
+    encrypted: NeedsPath::Yes, Plaintext::Nowhere;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
