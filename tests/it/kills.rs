@@ -154,8 +154,9 @@ fn hits_in_memory(marker: &str, since: SystemTime) -> (usize, usize) {
 
 /// A home whose sealed set is full of a marker that stands nowhere else, and a scenario that looks at it and then waits.
 struct Stage {
-    home: Home,
+    // first, as a home with something mounted in it cannot be removed
     disk: Disk,
+    home: Home,
     scenario: PathBuf,
     marker: String,
     asleep: String,
