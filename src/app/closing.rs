@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{App, AppError, private_directory};
-use crate::domain::{Disposal, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Probe, Sanitization, Timestamp, recount};
+use crate::domain::{
+    Disposal, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Probe, SandboxFacts, Sanitization, Timestamp, recount,
+};
 use crate::drill::RecordError;
 use crate::evidence::Journal;
-use crate::sandbox::{Reaped, SandboxError};
+use crate::sandbox::{Reaped, SandboxError, when_lost};
 
 /// A drill that was cut short, closed.
 #[derive(Debug, Clone)]
@@ -90,7 +92,7 @@ fn close(app: &App, path: &Path, reaped: &[Reaped]) -> Result<Option<Closed>, Ap
         let reaped = reaped.iter().find(|r| r.drill == last.drill);
         // a runner that was lost while it made the sandbox recorded none, and may have left one
         if journal.state().sandbox_stands() || reaped.is_some() {
-            let disposal = disposal_of(reaped, scratch_of(&events), app.clock.now());
+            let disposal = disposal_of(reaped, facts_of(&events), app.clock.now());
             let complete = disposal.complete();
             record(&mut journal, &mut events, DrillEventKind::SandboxDestroyed { disposal })?;
             if !complete {
@@ -110,16 +112,16 @@ fn close(app: &App, path: &Path, reaped: &[Reaped]) -> Result<Option<Closed>, Ap
     Ok(Some(Closed { drill: last.drill, directory: sealed.directory }))
 }
 
-/// The kind of scratch that the lost sandbox had, as its facts say.
-fn scratch_of(events: &[DrillEvent]) -> Option<&str> {
+/// What the lost sandbox was made of, where that was recorded.
+fn facts_of(events: &[DrillEvent]) -> Option<&SandboxFacts> {
     events.iter().find_map(|event| match &event.kind {
-        DrillEventKind::SandboxProvisioned { facts } => Some(facts.scratch.as_str()),
+        DrillEventKind::SandboxProvisioned { facts } => Some(facts),
         _ => None,
     })
 }
 
 /// What was there and is gone, what resists, when, and what that amounts to.
-fn disposal_of(reaped: Option<&Reaped>, scratch: Option<&str>, now: Timestamp) -> Disposal {
+fn disposal_of(reaped: Option<&Reaped>, facts: Option<&SandboxFacts>, now: Timestamp) -> Disposal {
     let mut probes = Vec::new();
     match reaped {
         None => probes.push(Probe { what: "no trace of the sandbox was found when the next runner looked".into(), gone: true }),
@@ -129,11 +131,8 @@ fn disposal_of(reaped: Option<&Reaped>, scratch: Option<&str>, now: Timestamp) -
         }
     }
     let gone = probes.iter().all(|p| p.gone);
-    let (words, sanitization) = match scratch {
-        Some("tmpfs") if gone => ("scratch was memory, released with the last process", Sanitization::Clear),
-        Some("encrypted") if gone => ("scratch was ciphertext, whose key went with the runner", Sanitization::Purge),
-        Some("directory") if gone => ("scratch was a plain directory, whose files were unlinked", Sanitization::None),
-        Some(_) if gone => ("scratch was of another kind", Sanitization::None),
+    let (words, sanitization) = match facts {
+        Some(facts) if gone => when_lost(facts),
         Some(_) => ("something resists", Sanitization::None),
         None => ("it was lost before it was said what scratch is", Sanitization::None),
     };
@@ -155,11 +154,15 @@ mod tests {
         Timestamp::from_unix(seconds)
     }
 
+    fn facts(scratch: &str) -> SandboxFacts {
+        SandboxFacts { scratch: scratch.to_owned(), ..SandboxFacts::default() }
+    }
+
     #[test]
     fn the_record_of_a_lost_sandbox_says_what_when_and_what_resisted() {
         let reaped =
             Reaped { drill: DrillId("d".into()), what: vec!["a control group".into()], left: vec!["a directory".into()], when: at(7) };
-        let disposal = disposal_of(Some(&reaped), Some("tmpfs"), at(9));
+        let disposal = disposal_of(Some(&reaped), Some(&facts("tmpfs")), at(9));
         assert!(!disposal.complete());
         assert_eq!(disposal.sanitization, Some(Sanitization::None), "what resists is not cleared");
         assert_eq!((disposal.started_at, disposal.ended_at, disposal.took), (Some(at(7)), Some(at(9)), None));
@@ -169,11 +172,14 @@ mod tests {
 
     #[test]
     fn what_is_claimed_of_a_lost_sandbox_follows_its_scratch() {
-        let claimed = |scratch| disposal_of(None, scratch, at(9)).sanitization.unwrap();
-        assert_eq!(claimed(Some("tmpfs")), Sanitization::Clear);
-        assert_eq!(claimed(Some("encrypted")), Sanitization::Purge);
-        assert_eq!(claimed(Some("directory")), Sanitization::None);
-        assert_eq!(claimed(Some("something new")), Sanitization::None);
+        let claimed = |facts: Option<&SandboxFacts>| disposal_of(None, facts, at(9)).sanitization.unwrap();
+        assert_eq!(claimed(Some(&facts("tmpfs"))), Sanitization::Clear);
+        assert_eq!(claimed(Some(&facts("encrypted"))), Sanitization::Purge);
+        assert_eq!(claimed(Some(&facts("encrypted volume (whatever it is made of)"))), Sanitization::Purge);
+        assert_eq!(claimed(Some(&facts("directory"))), Sanitization::None);
+        assert_eq!(claimed(Some(&facts("something new"))), Sanitization::None);
+        let swapped = SandboxFacts { remarks: vec!["restored data may reach the swap device".to_owned()], ..facts("tmpfs") };
+        assert_eq!(claimed(Some(&swapped)), Sanitization::None);
         assert_eq!(claimed(None), Sanitization::None);
     }
 }

@@ -5,7 +5,7 @@ use super::encrypted;
 use super::place::{Held, advice_on};
 use super::swap::{self, SwapGuard};
 use super::wire::IdMap;
-use crate::domain::{Held as Bound, Requirement, SandboxFacts, ScratchKind};
+use crate::domain::{Held as Bound, Requirement, SandboxFacts, Sanitization, ScratchKind};
 
 /// For what control groups were made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -117,6 +117,20 @@ pub(super) fn refusal(requirement: Requirement, held: &Held) -> Option<(String, 
         Requirement::Landlock => (held.lock_down.landlock == "full", "landlock is not fully enforced", LANDLOCK_ADVICE),
     };
     (!kept).then(|| (format!("the scenario requires `{}`, and here {why}", requirement.word()), advice))
+}
+
+/// What it amounts to when a sandbox with these facts is lost with its runner, and nothing of it is left: in words, and after
+/// NIST SP 800-88. Read from the first word of what [`scratch_words`] says.
+pub fn when_lost(facts: &SandboxFacts) -> (&'static str, Sanitization) {
+    match facts.scratch.split_whitespace().next() {
+        Some("tmpfs") if facts.remarks.iter().any(|r| r == SWAP_IS_OPEN) => {
+            ("scratch was memory, and the swap device may have taken some of it", Sanitization::None)
+        }
+        Some("tmpfs") => ("scratch was memory, released with the last process", Sanitization::Clear),
+        Some("encrypted") => ("scratch was ciphertext, whose key is gone", Sanitization::Purge),
+        Some("directory") => ("scratch was a plain directory, whose files were unlinked", Sanitization::None),
+        _ => ("scratch was of another kind", Sanitization::None),
+    }
 }
 
 fn scratch_words(held: &Held) -> (String, Vec<String>) {

@@ -43,6 +43,7 @@ mod wire;
 pub use doctor::{Kept, Promise, promises, stands};
 pub use egress::{Attempt, Attempted, Attempts};
 pub use error::{Limit, SandboxError};
+pub use facts::when_lost;
 pub use helper::become_helper_if_asked;
 pub use host::host_risks;
 pub use place::{Sandbox, provision};

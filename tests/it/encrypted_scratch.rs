@@ -643,6 +643,7 @@ fn a_drill_that_is_killed_leaves_noise_and_is_closed_with_evidence() {
     let report = home.look_at(&evidence[0]);
     assert_eq!((evidence.len(), &report["verdict"]), (1, &serde_json::json!("INCONCLUSIVE")));
     assert!(report["disposal"].to_string().contains("an encrypted volume, whose key and image went"), "{:#}", report["disposal"]);
+    assert_eq!(report["disposal"]["sanitization"], "purge", "{:#}", report["disposal"]);
     assert_eq!(bench.left().1, 0);
 }
 
