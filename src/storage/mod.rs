@@ -151,6 +151,52 @@ impl Listing {
     }
 }
 
+/// One object of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Key, size and time.
+    pub object: ObjectRef,
+    /// Entity tag, quoted as the server writes it, where the listing shows one.
+    pub etag: Option<String>,
+}
+
+/// Which page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageAsk {
+    /// A plain string: it need not end at a slash.
+    pub prefix: String,
+    /// How deep.
+    pub depth: Depth,
+    /// Where it begins.
+    pub from: Begin,
+    /// Entries at most, 1 to 1000.
+    pub limit: usize,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// At the first key.
+    Start,
+    /// After this key, which need not exist.
+    After(String),
+    /// Where the page before it ended: its [`Page::next`].
+    Token(String),
+}
+
+/// A page of a listing, in the order of keys (bytes of UTF-8).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Objects.
+    pub objects: Vec<Listed>,
+    /// With [`Depth::OneLevel`]: the "directories" below the prefix, each ending in a slash.
+    pub prefixes: Vec<String>,
+    /// Entries that are not shown, as in [`Listing::skipped`].
+    pub skipped: u64,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<String>,
+}
+
 /// How deep a listing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 
 use super::read_only::ReadStore;
 use crate::domain::{Blake3, LockFacts, ObjectRead, Pseudonym, RestoreChain, Sha256, Timestamp, Transport};
-use crate::storage::{Body, Depth, Failure, Head, Listing, LocalFile, StorageError, Tuning, Wanted};
+use crate::storage::{Body, Depth, Failure, Head, Listing, LocalFile, Page, PageAsk, StorageError, Tuning, Wanted};
 
 /// One pinned object version, and what was read of it.
 #[derive(Debug)]
@@ -106,6 +106,7 @@ impl Entry {
             lock: self.lock.clone(),
             storage_class: self.storage_class.clone(),
             server_encryption: self.server_encryption.clone(),
+            reads: Vec::new(),
         }
     }
 }
@@ -136,7 +137,7 @@ impl ChainLog {
 
     pub(super) fn chain(&self, name: &dyn Fn(&str) -> Pseudonym) -> RestoreChain {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        RestoreChain { objects: entries.iter().map(|e| e.to_read(name)).collect() }
+        RestoreChain { objects: entries.iter().map(|e| e.to_read(name)).collect(), summary: None }
     }
 }
 
@@ -151,6 +152,9 @@ pub(super) struct Recorded {
 impl ReadStore for Recorded {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
         self.below.list(prefix, depth, visit).await
+    }
+    async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
+        self.below.page(ask).await
     }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.below.probe(prefix).await
@@ -171,8 +175,8 @@ impl ReadStore for Recorded {
         });
         Ok(Body { head: body.head, stream: stream.boxed() })
     }
-    async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError> {
-        self.below.get_small(key, limit).await
+    async fn get_small(&self, key: &str, version: Option<&str>, limit: usize) -> Result<(Head, Bytes), StorageError> {
+        self.below.get_small(key, version, limit).await
     }
     async fn lock(&self, key: &str, head: &Head) -> Result<LockFacts, StorageError> {
         self.below.lock(key, head).await

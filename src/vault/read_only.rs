@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use crate::domain::{LockFacts, LockState, Transport};
 use crate::storage::{
-    Body, Bucket, BucketLock, Depth, Directory, Failure, Head, Listing, LocalFile, Retention, StorageError, Tuning, Wanted, lock_state,
+    Body, Bucket, BucketLock, Depth, Directory, Failure, Head, Listing, LocalFile, Page, PageAsk, Retention, StorageError, Tuning, Wanted,
+    lock_state,
 };
 
 /// What a drill may do to a storage: look and read. Every implementation promises that nothing it does changes what is
@@ -20,14 +21,16 @@ use crate::storage::{
 pub trait ReadStore: fmt::Debug + Send + Sync {
     /// Hands what lies below `prefix` to `visit`, page by page.
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError>;
+    /// One page of what lies below a prefix.
+    async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError>;
     /// Whether the storage answers, and lets these credentials list.
     async fn probe(&self, prefix: &str) -> Result<(), StorageError>;
     /// What is known of one object version; the latest where none is given.
     async fn head(&self, key: &str, version: Option<&str>) -> Result<Head, StorageError>;
     /// Begins to read a part of one object version. One try.
     async fn get(&self, wanted: &Wanted) -> Result<Body, Failure>;
-    /// The latest version of a whole small object.
-    async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError>;
+    /// A whole small object; the latest version where none is given.
+    async fn get_small(&self, key: &str, version: Option<&str>, limit: usize) -> Result<(Head, Bytes), StorageError>;
     /// The lock of the object version that `head` describes.
     async fn lock(&self, key: &str, head: &Head) -> Result<LockFacts, StorageError>;
     /// The file behind an object, where the storage is local: it needs no ranges and no second tries.
@@ -57,6 +60,9 @@ impl ReadStore for S3 {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
         self.bucket.list(prefix, depth, visit).await
     }
+    async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
+        self.bucket.page(ask).await
+    }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.bucket.probe(prefix).await
     }
@@ -66,8 +72,8 @@ impl ReadStore for S3 {
     async fn get(&self, wanted: &Wanted) -> Result<Body, Failure> {
         self.bucket.get(wanted).await
     }
-    async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError> {
-        self.bucket.get_small(key, limit).await
+    async fn get_small(&self, key: &str, version: Option<&str>, limit: usize) -> Result<(Head, Bytes), StorageError> {
+        self.bucket.get_small(key, version, limit).await
     }
 
     /// Three-valued. What HEAD shows is believed; what it does not show is asked for, because a HEAD without lock headers
@@ -127,6 +133,9 @@ impl ReadStore for Local {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
         self.directory.list(prefix, depth, visit)
     }
+    async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
+        self.directory.page(ask)
+    }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.directory.list(prefix, Depth::OneLevel, &mut |_| {})
     }
@@ -152,7 +161,7 @@ impl ReadStore for Local {
         bytes.truncate(filled);
         Ok(Body { head: file.head.clone(), stream: futures_util::stream::iter([Ok(Bytes::from(bytes))]).boxed() })
     }
-    async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError> {
+    async fn get_small(&self, key: &str, _version: Option<&str>, limit: usize) -> Result<(Head, Bytes), StorageError> {
         let file = self.directory.open_file(key)?;
         if file.head.size > limit as u64 {
             return Err(StorageError::TooLarge { limit: limit as u64 });
