@@ -19,6 +19,7 @@ mod promises;
 mod round_trip;
 mod sample;
 mod sandbox;
+mod sandbox_kit;
 mod scenarios;
 mod seal;
 mod seal_s3;
