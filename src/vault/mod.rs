@@ -6,6 +6,8 @@
 
 mod chain;
 mod error;
+mod flow;
+pub mod gateway;
 mod points;
 mod read_only;
 mod reader;

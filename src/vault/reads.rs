@@ -17,13 +17,14 @@ pub(super) struct Reads {
 impl Reads {
     /// Adds a read; neighbours of the same reader without digests of their own become one.
     pub(super) fn push(&mut self, read: RangeRead) {
-        if let Some(last) = &mut self.last {
-            if last.by == read.by && last.end == read.start && last.blake3.or(read.blake3).is_none() && last.bytes == last.end - last.start
-            {
-                last.end = read.end;
-                last.bytes += read.bytes;
-                return;
-            }
+        let continues = |last: &RangeRead| {
+            let both_plain = last.blake3.or(read.blake3).is_none();
+            both_plain && last.by == read.by && last.end == read.start && last.bytes == last.end - last.start
+        };
+        if let Some(last) = self.last.as_mut().filter(|last| continues(last)) {
+            last.end = read.end;
+            last.bytes += read.bytes;
+            return;
         }
         if let Some(last) = self.last.replace(read) {
             pack(&mut self.packed, &last);
