@@ -11,6 +11,7 @@ mod egress;
 mod encrypted_scratch;
 mod faults;
 mod floors;
+mod gateway;
 mod kills;
 mod lies;
 mod limits;
