@@ -399,6 +399,7 @@ impl Bench<'_> {
             attempts: sandbox.attempts_so_far(),
             writes: writes.iter().map(|r| r.times).sum(),
             first_write: writes.first().map(|r| r.operation.clone()),
+            asked: self.gateway.as_ref().map(|_| facts.requests.values().sum::<u64>() + facts.refused_total + facts.bad_signatures),
         }
     }
 
