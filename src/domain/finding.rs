@@ -294,6 +294,11 @@ pub enum FindingKind {
         /// What it rests on.
         detail: String,
     },
+    /// What the storage held at the instant asked for is not certain.
+    AsOfUncertain {
+        /// Why.
+        reason: String,
+    },
     /// Something to know.
     Remark {
         /// What.
@@ -362,6 +367,7 @@ impl fmt::Display for FindingKind {
             K::Interrupted { how } => write!(f, "the drill was interrupted ({how})"),
             K::ClockStepped { seconds } => write!(f, "the wall clock moved {seconds:+} s against the monotonic clock during the drill"),
             K::WeakCaptureTime { detail } => write!(f, "the capture time rests on {detail}"),
+            K::AsOfUncertain { reason } => write!(f, "what the storage held at that instant is not certain: {reason}"),
             K::Remark { detail } => f.write_str(detail),
             K::DataAsOf { at } => write!(f, "newest data found: {}", at.to_human()),
         }

@@ -35,7 +35,7 @@ pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};
-pub use point::{ObjectRef, PointForm, RecoveryPoint, SelectError, Selector, Transport, select};
+pub use point::{Moment, MomentError, ObjectRef, PointForm, RecoveryPoint, SelectError, Selection, Selector, Transport, select};
 pub use recount::{Recount, recount};
 pub use scenario::{
     Addressing, CheckKind, CheckSpec, Criticality, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep,

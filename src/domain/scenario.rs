@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement};
+use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, Selection};
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -167,6 +167,8 @@ pub struct Source {
     pub points_time_zone: Option<TimeZone>,
     /// How far back gaps between recovery points are looked for, seconds.
     pub look_back: Period,
+    /// Which recovery point a drill takes, where nobody says otherwise.
+    pub select: Selection,
     /// What the stored objects must be.
     pub policy: Policy,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::as_of;
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
 use super::{Keys, RecordError, Recorder, Services};
@@ -99,9 +100,9 @@ async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_
     recorder.phase(Phase::Locate)?;
     let started = start_of(recorder);
     let keys = Arc::new(services.keys.load(&scenario.unlock)?);
-    let view = services.vaults.open(&scenario.source).await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
+    let view = services.vaults.open(&scenario.source, selector.as_of()).await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
     let list = view.points().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
-    let mut remarks = Vec::new();
+    let mut remarks = Vec::from_iter(as_of::remarks(selector, view.as_of()));
     if !list.broken.is_empty() {
         let detail = format!("{} other recovery points under this prefix have a manifest that cannot be read", list.broken.len());
         remarks.push(Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail }));
@@ -113,7 +114,10 @@ async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_
     recorder.found(remarks)?;
     let point = match select(&list.points, selector) {
         Ok(point) => point.clone(),
-        Err(error) => return Err(Stop::selection(&error, &list.broken.iter().map(|b| b.id.as_str()).collect::<Vec<_>>()).into()),
+        Err(error) => {
+            let broken: Vec<&str> = list.broken.iter().map(|b| b.id.as_str()).collect();
+            return Err(Stop::selection(&error, &broken, as_of::nothing_yet(view.as_of())).into());
+        }
     };
     let captures: Vec<Timestamp> = list.points.iter().map(|p| p.captured_at).collect();
     let mut located = Located { view, point, keys, manifest: None };
@@ -434,7 +438,9 @@ async fn verify(
 /// Records what was read, also where the restore failed half-way.
 fn record_chain(located: &Located, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<(), RecordError> {
     let chain = located.view.chain(&|key| object_name(services, key));
-    recorder.record(DrillEventKind::ChainRecorded { chain, transport: located.view.transport() })
+    let uncertain = located.view.as_of().and_then(|facts| as_of::open_uploads(&chain.objects, facts.at));
+    recorder.record(DrillEventKind::ChainRecorded { chain, transport: located.view.transport() })?;
+    recorder.found(uncertain)
 }
 
 /// The phase that the drill is in, as a finding names its step.

@@ -9,7 +9,9 @@ use futures_util::StreamExt;
 
 use super::read_only::ReadStore;
 use crate::domain::{Blake3, LockFacts, ObjectRead, Pseudonym, RestoreChain, Sha256, Timestamp, Transport};
-use crate::storage::{Body, Depth, Failure, Head, Listing, LocalFile, Page, PageAsk, StorageError, Tuning, Wanted};
+use crate::storage::{
+    Body, Depth, Failure, Head, Listing, LocalFile, Page, PageAsk, StorageError, Tuning, VersionPage, Versioning, VersionsAsk, Wanted,
+};
 
 /// One pinned object version, and what was read of it.
 #[derive(Debug)]
@@ -155,6 +157,12 @@ impl ReadStore for Recorded {
     }
     async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
         self.below.page(ask).await
+    }
+    async fn versions(&self, ask: &VersionsAsk) -> Result<VersionPage, StorageError> {
+        self.below.versions(ask).await
+    }
+    async fn versioning(&self) -> Result<Versioning, StorageError> {
+        self.below.versioning().await
     }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.below.probe(prefix).await

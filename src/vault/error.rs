@@ -117,7 +117,8 @@ impl VaultError {
                 | E::CredentialsUnusable { .. }
                 | E::CredentialsRefused { .. }
                 | E::CredentialsExpired { .. }
-                | E::AccessDenied { .. } => FindingKind::CredentialsRefused { reason: reason() },
+                | E::AccessDenied { .. }
+                | E::VersionsNotVisible { .. } => FindingKind::CredentialsRefused { reason: reason() },
                 E::Unreachable { .. }
                 | E::TlsRefused { .. }
                 | E::ClockSkew { .. }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use crate::domain::{LockFacts, LockState, Transport};
 use crate::storage::{
-    Body, Bucket, BucketLock, Depth, Directory, Failure, Head, Listing, LocalFile, Page, PageAsk, Retention, StorageError, Tuning, Wanted,
-    lock_state,
+    Body, Bucket, BucketLock, Depth, Directory, Failure, Head, Listing, LocalFile, Page, PageAsk, Retention, StorageError, Tuning,
+    VersionPage, Versioning, VersionsAsk, Wanted, lock_state,
 };
 
 /// What a drill may do to a storage: look and read. Every implementation promises that nothing it does changes what is
@@ -23,6 +23,10 @@ pub trait ReadStore: fmt::Debug + Send + Sync {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError>;
     /// One page of what lies below a prefix.
     async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError>;
+    /// One page of all versions below a prefix, delete markers among them.
+    async fn versions(&self, ask: &VersionsAsk) -> Result<VersionPage, StorageError>;
+    /// Whether the storage keeps versions.
+    async fn versioning(&self) -> Result<Versioning, StorageError>;
     /// Whether the storage answers, and lets these credentials list.
     async fn probe(&self, prefix: &str) -> Result<(), StorageError>;
     /// What is known of one object version; the latest where none is given.
@@ -62,6 +66,12 @@ impl ReadStore for S3 {
     }
     async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
         self.bucket.page(ask).await
+    }
+    async fn versions(&self, ask: &VersionsAsk) -> Result<VersionPage, StorageError> {
+        self.bucket.versions_page(ask).await
+    }
+    async fn versioning(&self) -> Result<Versioning, StorageError> {
+        self.bucket.versioning().await
     }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.bucket.probe(prefix).await
@@ -135,6 +145,12 @@ impl ReadStore for Local {
     }
     async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
         self.directory.page(ask)
+    }
+    async fn versions(&self, _ask: &VersionsAsk) -> Result<VersionPage, StorageError> {
+        Err(StorageError::NoVersions)
+    }
+    async fn versioning(&self) -> Result<Versioning, StorageError> {
+        Ok(Versioning::Never)
     }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.directory.list(prefix, Depth::OneLevel, &mut |_| {})
