@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 needs=(
   radosgw:radosgw ceph-mon:ceph-mon ceph-osd:ceph-osd ceph:ceph-common ceph-authtool:ceph-common
   age:age zstd:zstd gzip:gzip xz:xz-utils lz4:lz4 tar:tar setfattr:attr
-  ssh-keygen:openssh-client openssl:openssl curl:curl jq:jq sqlite3:sqlite3 python3:python3 setpriv:util-linux losetup:mount mkfs.ext4:e2fsprogs cc:gcc
+  ssh-keygen:openssh-client openssl:openssl curl:curl jq:jq sqlite3:sqlite3 python3:python3 setpriv:util-linux losetup:mount mkfs.ext4:e2fsprogs cc:gcc restic:restic
 )
 missing=()
 for need in "${needs[@]}"; do
@@ -29,6 +29,8 @@ fi
 # an independent implementation of in-toto and DSSE, for checking our envelopes
 export FIREDRILL_TEST_CACHE="${FIREDRILL_TEST_CACHE:-${CARGO_TARGET_DIR:-$PWD/target}/test-tools}"
 bash tests/servers/python-setup.sh
+# a client of S3 that most restore tools are built on
+bash tests/servers/python-setup.sh s3 boto3==1.42.0
 
 cargo test "$@"
 # the auditor's verifier stands on its own

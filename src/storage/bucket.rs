@@ -23,7 +23,7 @@ use super::credentials::{self, Guarded};
 use super::error::{StorageError, of_http, of_object_store};
 use super::http::{Connector, HeaderFacts, Reach, Seen};
 use super::retry::{Failure, Patience};
-use super::{Begin, Depth, Environment, Listed, Listing, Now, Page, PageAsk, Settings, Tuning, can_be_requested, xml};
+use super::{Begin, Depth, Environment, Listed, Listing, Now, Page, PageAsk, Settings, Span, Tuning, can_be_requested, xml};
 use crate::domain::{Addressing, ObjectRef, Timestamp, Transport};
 
 /// Entries of a page of a listing: what S3 gives at most.
@@ -307,6 +307,35 @@ impl Bucket {
             ..GetOptions::default()
         };
         let answer = self.store.get_opts(&path, options).await.map_err(|e| of_object_store(OPERATION, &self.endpoint, &e))?;
+        let head = head_of(&answer.meta, &answer.extensions);
+        let endpoint = self.endpoint.clone();
+        let stream = answer.into_stream().map_err(move |e| of_object_store(OPERATION, &endpoint, &e).error).boxed();
+        Ok(Body { head, stream })
+    }
+
+    /// Begins one GET of an object whose size, and where `version` is `None` also whose version, only the answer tells. One
+    /// try. Where the object has no such bytes the body is empty.
+    ///
+    /// # Errors
+    /// As [`Bucket::get`].
+    pub async fn open(&self, key: &str, version: Option<&str>, span: &Span) -> Result<Body, Failure> {
+        const OPERATION: &str = "GetObject";
+        let path = object_path(key)?;
+        let range = match span {
+            Span::Whole => None,
+            Span::Bounded(range) => Some(GetRange::Bounded(range.clone())),
+            Span::From(start) => Some(GetRange::Offset(*start)),
+            Span::Last(length) => Some(GetRange::Suffix(*length)),
+        };
+        let options = GetOptions { range, version: version.map(str::to_owned), ..GetOptions::default() };
+        let answer = match self.store.get_opts(&path, options).await.map_err(|e| of_object_store(OPERATION, &self.endpoint, &e)) {
+            Ok(answer) => answer,
+            Err(Failure { error: StorageError::Refused { status: 416, .. }, .. }) => {
+                let head = self.head(key, version).await?;
+                return Ok(Body { head, stream: futures_util::stream::empty().boxed() });
+            }
+            Err(failure) => return Err(failure),
+        };
         let head = head_of(&answer.meta, &answer.extensions);
         let endpoint = self.endpoint.clone();
         let stream = answer.into_stream().map_err(move |e| of_object_store(OPERATION, &endpoint, &e).error).boxed();

@@ -21,6 +21,7 @@ mod xml;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,6 +132,32 @@ impl From<&Source> for Settings {
             proxy: None,
             tuning: Tuning::default(),
         }
+    }
+}
+
+/// Which bytes of an object, where its size need not be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Span {
+    /// All.
+    Whole,
+    /// From the first number to before the second, or to the end where the object is shorter.
+    Bounded(Range<u64>),
+    /// From here to the end.
+    From(u64),
+    /// So many at the end, or all where there are fewer.
+    Last(u64),
+}
+
+impl Span {
+    /// The bytes it means of an object of `size` bytes; `None` where it means none that exist.
+    pub fn within(&self, size: u64) -> Option<Range<u64>> {
+        let range = match *self {
+            Span::Whole => return Some(0..size),
+            Span::Bounded(ref range) => range.start..range.end.min(size),
+            Span::From(start) => start..size,
+            Span::Last(length) => size.saturating_sub(length)..size,
+        };
+        (range.start < range.end).then_some(range)
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use super::read_only::ReadStore;
 use crate::domain::{LockFacts, ObjectRef, Timestamp, Transport};
 use crate::storage::{
-    Begin, Body, Depth, Failure, Head, Listed, Listing, LocalFile, Page, PageAsk, StorageError, StoredVersion, Tuning, VersionKind,
+    Begin, Body, Depth, Failure, Head, Listed, Listing, LocalFile, Page, PageAsk, Span, StorageError, StoredVersion, Tuning, VersionKind,
     VersionMark, VersionPage, Versioning, VersionsAsk, Wanted, can_be_requested,
 };
 
@@ -378,6 +378,14 @@ impl ReadStore for AsOf {
         let version = self.version_of(&wanted.key, wanted.version.as_deref()).await?;
         let wanted = Wanted { version: Some(version.clone()), ..wanted.clone() };
         match self.below.get(&wanted).await {
+            Ok(body) => Ok(Body { head: with_version(body.head, version), stream: body.stream }),
+            Err(Failure { error, retry_after }) => Err(Failure { error: of_version("GetObject", error), retry_after }),
+        }
+    }
+
+    async fn open(&self, key: &str, version: Option<&str>, span: &Span) -> Result<Body, Failure> {
+        let version = self.version_of(key, version).await?;
+        match self.below.open(key, Some(&version), span).await {
             Ok(body) => Ok(Body { head: with_version(body.head, version), stream: body.stream }),
             Err(Failure { error, retry_after }) => Err(Failure { error: of_version("GetObject", error), retry_after }),
         }
