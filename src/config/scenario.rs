@@ -10,13 +10,13 @@ use toml::de::DeTable;
 use super::mistakes::{Collector, ConfigError};
 use super::scenario_file::{
     AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, ScenarioFile, ScratchWord, SelectTable,
-    SourceTable,
+    SourceLimitsTable, SourceTable,
 };
 use super::schema;
 use crate::domain::{
     Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, EgressPolicy, FreshnessSource, LockMode, LockRequirement,
     Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule,
-    ScratchKind, SecretRef, Selection, Source, StorageLocation, TimeZone, Unlock,
+    ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 use crate::schedule::Crontab;
 
@@ -253,8 +253,30 @@ impl Reader<'_> {
             points_time_zone,
             look_back,
             select: select.unwrap_or_default(),
+            limits: self.source_limits(&table.limits),
             policy: Policy { encrypted: table.policy.encrypted.unwrap_or(true), lock },
         })
+    }
+
+    fn source_limits(&mut self, table: &SourceLimitsTable) -> SourceLimits {
+        let bandwidth = table.bandwidth.as_deref().and_then(|text| match text.trim().strip_suffix("/s") {
+            Some(size) => self.parse::<ByteSize>("source.limits.bandwidth", size.trim()),
+            None => {
+                self.wrong("source.limits.bandwidth", format!("`{text}` is no bandwidth"), "write bytes a second, as \"20MiB/s\"");
+                None
+            }
+        });
+        let limits = SourceLimits { bytes: self.maybe("source.limits.bytes", table.bytes.as_ref()), requests: table.requests, bandwidth };
+        for (at, value) in [
+            ("source.limits.bytes", limits.bytes.map(|b| b.0)),
+            ("source.limits.requests", limits.requests),
+            ("source.limits.bandwidth", limits.bandwidth.map(|b| b.0)),
+        ] {
+            if value == Some(0) {
+                self.wrong(at, "a limit of nothing lets nothing be read", "give it a positive value, or leave it out");
+            }
+        }
+        limits
     }
 
     fn select(&mut self, table: &SelectTable) -> Option<Selection> {

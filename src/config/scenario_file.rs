@@ -113,9 +113,24 @@ pub struct SourceTable {
     pub look_back: Option<String>,
     /// Which recovery point a drill takes: the newest where nothing is said.
     pub select: Option<SelectTable>,
+    /// What a drill may take from the storage; everything where nothing is said.
+    #[serde(default)]
+    pub limits: SourceLimitsTable,
     /// What the stored objects must be.
     #[serde(default)]
     pub policy: PolicyTable,
+}
+
+/// What a drill may take from the storage.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceLimitsTable {
+    /// Bytes of objects, as "50GiB".
+    pub bytes: Option<String>,
+    /// Requests, as 100000.
+    pub requests: Option<u64>,
+    /// Bytes a second, all readers together, as "20MiB/s".
+    pub bandwidth: Option<String>,
 }
 
 /// Which recovery point a drill takes; one of these.

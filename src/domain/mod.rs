@@ -39,7 +39,7 @@ pub use point::{Moment, MomentError, ObjectRef, PointForm, RecoveryPoint, Select
 pub use recount::{Recount, recount};
 pub use scenario::{
     Addressing, CheckKind, CheckSpec, Criticality, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep,
-    Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, StorageLocation, TimeZone, Unlock,
+    Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 pub use size::{ByteSize, SizeError};
 pub use time::{Elapsed, Period, PeriodError, Timestamp};

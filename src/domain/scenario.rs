@@ -169,8 +169,28 @@ pub struct Source {
     pub look_back: Period,
     /// Which recovery point a drill takes, where nobody says otherwise.
     pub select: Selection,
+    /// What a drill may take from it.
+    pub limits: SourceLimits,
     /// What the stored objects must be.
     pub policy: Policy,
+}
+
+/// What a drill may take from a storage; everything where nothing is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceLimits {
+    /// Bytes of objects.
+    pub bytes: Option<ByteSize>,
+    /// Requests.
+    pub requests: Option<u64>,
+    /// Bytes a second, all readers together.
+    pub bandwidth: Option<ByteSize>,
+}
+
+impl SourceLimits {
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        self.bytes.is_some() || self.requests.is_some() || self.bandwidth.is_some()
+    }
 }
 
 /// What stored objects must be.

@@ -117,6 +117,14 @@ pub enum StorageError {
         /// The right, in S3's words.
         operation: &'static str,
     },
+    /// The drill has taken what the scenario lets it take.
+    #[error("the drill reached its limit on what it takes from the storage: {value} ({limit})")]
+    LimitReached {
+        /// `bytes` or `requests`.
+        limit: &'static str,
+        /// The limit, with its unit.
+        value: String,
+    },
     /// The object is in a class that must be thawed before it can be read.
     #[error("the object is archived and must be thawed before it can be read")]
     Archived,
@@ -206,6 +214,7 @@ impl StorageError {
             | E::NoSuchObject
             | E::Changed
             | E::NoVersions
+            | E::LimitReached { .. }
             | E::VersionsNotVisible { .. }
             | E::Archived
             | E::Refused { .. }
@@ -250,6 +259,7 @@ impl StorageError {
             E::NoVersions => {
                 "drill without an instant, or select by capture time (select = { captured_by = \"...\" }); switch versioning on, best with object lock, so that the next attack can be undone"
             }
+            E::LimitReached { .. } => "raise it in [source.limits], or look for what makes the backup larger than it was",
             E::VersionsNotVisible { .. } => {
                 "give these credentials s3:GetBucketVersioning and s3:ListBucketVersions on the bucket, and s3:GetObjectVersion on its objects"
             }

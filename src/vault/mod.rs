@@ -5,6 +5,7 @@
 //! `storage`. No backup is opened here either; bytes come out as they are stored.
 
 mod as_of;
+mod bounded;
 mod chain;
 mod error;
 mod flow;
@@ -30,6 +31,7 @@ pub use read_only::ReadStore;
 pub use reader::SealedObject;
 
 use as_of::AsOf;
+use bounded::Bounded;
 use chain::{ChainLog, Entry, Recorded};
 use read_only::{Local, S3};
 use reader::Fetch;
@@ -127,6 +129,7 @@ impl VaultView {
             StorageLocation::S3 { bucket, prefix } => (Arc::new(S3::new(Bucket::connect(bucket, settings, env, now)?)), prefix.clone()),
             StorageLocation::File { path } => (Arc::new(Local::new(Directory::open(path)?)), String::new()),
         };
+        let store = if source.limits.any() { Arc::new(Bounded::new(store, source.limits)) } else { store };
         let as_of = as_of.filter(|_| matches!(source.location, StorageLocation::S3 { .. }));
         let as_of = as_of.map(|at| Arc::new(AsOf::new(Arc::clone(&store), at)));
         let store = as_of.as_ref().map_or(store, |layer| Arc::clone(layer) as Arc<dyn ReadStore>);
@@ -325,6 +328,7 @@ mod tests {
             points_time_zone: None,
             look_back: Period::from_secs(86_400),
             select: Selection::Latest,
+            limits: crate::domain::SourceLimits::default(),
             policy: Policy::default(),
         }
     }

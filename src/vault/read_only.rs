@@ -1,7 +1,7 @@
 //! The bottom of the vault view: a storage without any way to write.
 //!
 //! Layers are small wrappers over [`ReadStore`] that add one behaviour and forward the rest: [`super::chain::Recorded`] is
-//! the first; `AsOf`, `Bounded` and `Sabotaged` belong between it and the backend.
+//! the top one; [`super::as_of::AsOf`] and, below it, [`super::bounded::Bounded`] lie between it and the backend.
 
 use std::fmt;
 use std::io;

@@ -361,6 +361,34 @@ fn a_pinned_instant_does_not_make_old_data_young() {
 }
 
 #[test]
+fn a_drill_takes_no_more_from_the_storage_than_it_may() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let home = Home::new();
+    home.tree();
+    let bucket = runtime.block_on(versioned());
+    let (url, endpoint, recipient) = (format!("s3://{bucket}/ehr/"), ceph().http(), home.recipient.clone());
+    fire(&home, &["seal", "tree", "--to", &url, "--endpoint", &endpoint, "--allow-http", "-r", &recipient]).exits(0);
+    // a local copy: limits hold there as well
+    fire(&home, &["seal", "tree", "--to", home.path("backups").to_str().unwrap(), "-r", &recipient]).exits(0);
+    for (source, flags) in [(bucket_source(&bucket), &[][..]), (bucket_source(&bucket), &["--as-of", "0s"]), (String::new(), &[])] {
+        let of = |limits: &str| home.sealed_scenario(&format!("[source]\n{source}limits = {{ {limits} }}\n"));
+        drill(&home, &of("bytes = \"50GiB\", requests = 100000, bandwidth = \"20MiB/s\""), flags).ends("PASSED");
+        let few = drill(&home, &of("bytes = \"100KiB\""), flags).ends("INCONCLUSIVE");
+        few.blames_runner("source_limit", &[("limit", "bytes"), ("value", "100")]);
+        let few = drill(&home, &of("requests = 4"), flags).ends("INCONCLUSIVE");
+        few.blames_runner("source_limit", &[("limit", "requests"), ("value", "4")]);
+        // at 300 KB and more of content
+        let slow = drill(&home, &of("bandwidth = \"150KiB/s\""), flags).ends("PASSED");
+        let restore = slow.report["timeline"].as_array().unwrap().iter().find(|p| p["phase"] == "restore").unwrap()["lasted"].as_u64();
+        assert!(restore.unwrap() > 1_000_000_000, "{restore:?}");
+    }
+    for (limits, word) in [("bandwidth = \"20MiB\"", "20MiB/s"), ("requests = 0", "positive"), ("bytes = \"much\"", "much")] {
+        let scenario = home.sealed_scenario(&format!("[source]\nlimits = {{ {limits} }}\n"));
+        home.fire(&["plan", scenario.to_str().unwrap()]).exits(2).says(&[word]);
+    }
+}
+
+#[test]
 fn selections_that_make_no_sense_are_told_with_their_line() {
     let home = Home::new();
     for (select, words) in [
