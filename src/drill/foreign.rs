@@ -10,7 +10,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use super::blame::Stop;
 use super::steps::{self, Ended, Leash, nobody, object_name, start_of};
-use super::{RecordError, Recorder, Services, chain};
+use super::{RecordError, Recorder, Services, as_of, chain};
 use crate::domain::{
     CaptureSource, Cause, DrillEventKind, EntryKind, Finding, FindingKind, Phase, PointForm, Reader, RecoveryPoint, RefusedWrite,
     RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolReads, ToolStep, ToolWrites,
@@ -83,10 +83,12 @@ pub(super) async fn open<'a>(
         let secrets = step.secrets.iter().map(|(name, reference)| Ok((name.clone(), services.keys.secret(reference)?)));
         steps.push((step, secrets.collect::<Result<Secrets, super::KeyError>>()?));
     }
-    let view = steps::open_view(scenario, selector, services, recorder).await?;
+    let view = steps::open_view(scenario, selector, services).await?;
     view.probe().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
-    if view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))? {
-        return Err(steps::nothing_there(&view).await.into());
+    let is_empty = view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
+    recorder.found(as_of::remarks(selector, view.as_of()))?;
+    if is_empty {
+        return Err(steps::nothing_there(&view).into());
     }
     let mut fillings =
         Fillings { bucket: bucket_of(scenario).to_owned(), prefix: view.prefix().trim_matches('/').to_owned(), ..Fillings::default() };
@@ -179,7 +181,7 @@ impl Bench<'_> {
             Some(lister) => self.listed(lister, scenario, services, sandbox, recorder).await?,
             None => vec![self.repository(scenario).await.map_err(unreachable)?],
         };
-        let point = steps::selected(&points, &[], selector)?;
+        let point = steps::selected(&self.view, &points, &[], selector)?;
         match point.form {
             PointForm::Snapshot => self.fillings.snapshot = Some(point.id.clone()),
             PointForm::BareObject => self.fillings.object_key = point.objects.first().map(|object| object.key.clone()),
