@@ -1,7 +1,7 @@
 //! A restore by foreign tools: located, prepared and carried out as the native one is, with a gateway or a mirror between
 //! the backup and the tool.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::blame::Stop;
 use super::steps::{self, Ended, Leash, nobody, object_name, start_of};
 use super::{RecordError, Recorder, Services, as_of, chain};
 use crate::domain::{
-    CaptureSource, Cause, DrillEventKind, EntryKind, Finding, FindingKind, Phase, PointForm, Reader, RecoveryPoint, RefusedWrite,
-    RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolReads, ToolStep, ToolWrites,
+    CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, Phase, PointForm, Reader, RecoveryPoint, RefusedWrite,
+    RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
 };
 use crate::restore::Restored;
 use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
@@ -58,9 +58,13 @@ fn bucket_of(scenario: &Scenario) -> &str {
 /// All that stands while tools work. Closed in any case: what was read and refused is evidence too.
 pub(super) struct Bench<'a> {
     steps: Vec<(&'a ToolStep, Secrets)>,
+    /// The tools, each once.
+    pub(super) tools: Vec<ToolFacts>,
     view: VaultView,
     gateway: Option<Gateway>,
     fillings: Fillings,
+    /// When the drill's time is over, on the monotonic clock.
+    ends: Elapsed,
 }
 
 /// Finds the tools, opens the storage, starts the gateway; nothing is read of the backup yet.
@@ -69,26 +73,23 @@ pub(super) async fn open<'a>(
     selector: &Selector,
     services: &Services<'_>,
     sandbox: &Sandbox,
-    recorder: &mut Recorder<'_>,
-) -> Result<Bench<'a>, Ended> {
-    recorder.phase(Phase::Locate)?;
+) -> Result<Bench<'a>, Stop> {
+    let ends = Elapsed::from_duration(services.clock.monotonic().as_duration() + scenario.limits.time.as_duration());
     furnish(sandbox)?;
-    let mut found = BTreeSet::new();
+    let mut tools: Vec<ToolFacts> = Vec::new();
     let mut steps = Vec::new();
     for step in scenario.tool_steps() {
-        if found.insert(&step.tool) {
-            let facts = tool::find(step, &scenario.limits.tools, sandbox).await.map_err(|e| Stop::tool("tools", &step.tool, &e, None))?;
-            recorder.record(DrillEventKind::ToolFound { tool: facts })?;
+        if tools.iter().all(|known| known.tool != step.tool) {
+            let found = tool::find(step, &scenario.limits.tools, sandbox).await;
+            tools.push(found.map_err(|e| Stop::tool("tools", &step.tool, &e, None))?);
         }
         let secrets = step.secrets.iter().map(|(name, reference)| Ok((name.clone(), services.keys.secret(reference)?)));
         steps.push((step, secrets.collect::<Result<Secrets, super::KeyError>>()?));
     }
     let view = steps::open_view(scenario, selector, services).await?;
     view.probe().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
-    let is_empty = view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
-    recorder.found(as_of::remarks(selector, view.as_of()))?;
-    if is_empty {
-        return Err(steps::nothing_there(&view).into());
+    if view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))? {
+        return Err(steps::nothing_there(&view));
     }
     let mut fillings =
         Fillings { bucket: bucket_of(scenario).to_owned(), prefix: view.prefix().trim_matches('/').to_owned(), ..Fillings::default() };
@@ -101,7 +102,7 @@ pub(super) async fn open<'a>(
         fillings.gateway = Some(places);
         gateway = Some(started);
     }
-    Ok(Bench { steps, view, gateway, fillings })
+    Ok(Bench { steps, tools, view, gateway, fillings, ends })
 }
 
 /// Directories in the kit for the tools' own.
@@ -159,59 +160,57 @@ impl Bench<'_> {
         leash: &Leash,
         recorder: &mut Recorder<'_>,
     ) -> Result<Restored, Ended> {
-        let (point, seen) = self.locate(scenario, selector, services, sandbox, recorder).await?;
-        steps::announce(&point, &seen, "not asked: a foreign tool's repository", scenario, services, recorder)?;
-        let objects = self.preflight(scenario, services, sandbox, &point, recorder).await?;
-        self.restore(scenario, services, sandbox, &objects, leash, recorder).await
-    }
-
-    /// Recovery points as the objects' names, the tool's own list, or else the repository as a whole says.
-    async fn locate(
-        &mut self,
-        scenario: &Scenario,
-        selector: &Selector,
-        services: &Services<'_>,
-        sandbox: &Sandbox,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<(RecoveryPoint, Vec<RecoveryPoint>), Ended> {
-        let unreachable = |e: VaultError| Stop::vault("locate", &e, nobody());
-        let lister = self.steps.iter().position(|(step, _)| step.snapshots.is_some());
-        let points = match lister {
-            _ if scenario.source.points.is_some() => self.view.points().await.map_err(unreachable)?.points,
-            Some(lister) => self.listed(lister, scenario, services, sandbox, recorder).await?,
-            None => vec![self.repository(scenario).await.map_err(unreachable)?],
-        };
-        let point = steps::selected(&self.view, &points, &[], selector)?;
+        for tool in &self.tools {
+            recorder.record(DrillEventKind::ToolFound { tool: tool.clone() })?;
+        }
+        recorder.found(as_of::remarks(selector, self.view.as_of()))?;
+        let (seen, remarks) = self.points(scenario, services, sandbox).await?;
+        recorder.found(remarks)?;
+        let point = steps::selected(&self.view, &seen, &[], selector)?;
         match point.form {
             PointForm::Snapshot => self.fillings.snapshot = Some(point.id.clone()),
             PointForm::BareObject => self.fillings.object_key = point.objects.first().map(|object| object.key.clone()),
             PointForm::Repository | PointForm::SealedSet => {}
         }
-        Ok((point, points))
+        steps::announce(&point, &seen, "not asked: a foreign tool's repository", scenario, services, recorder)?;
+        let objects = self.preflight(scenario, services, sandbox, &point, recorder).await?;
+        self.restore(scenario, services, sandbox, &objects, leash, recorder).await
+    }
+
+    /// Recovery points as the objects' names, the tool's own list, or else the repository as a whole says; and what is odd.
+    pub(super) async fn points(
+        &self,
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+    ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
+        let unreachable = |e: VaultError| Stop::vault("locate", &e, nobody());
+        match self.steps.iter().find(|(step, _)| step.snapshots.is_some()) {
+            _ if scenario.source.points.is_some() => Ok((self.view.points().await.map_err(unreachable)?.points, Vec::new())),
+            Some((step, secrets)) => self.listed(step, secrets, scenario, services, sandbox).await,
+            None => Ok((vec![self.repository(scenario).await.map_err(unreachable)?], Vec::new())),
+        }
     }
 
     async fn listed(
         &self,
-        lister: usize,
+        step: &ToolStep,
+        secrets: &Secrets,
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<Vec<RecoveryPoint>, Ended> {
-        let (step, secrets) = &self.steps[lister];
-        let Some(snapshots) = &step.snapshots else { return Ok(Vec::new()) };
-        let exit = self.run("locate", step, secrets, &snapshots.command, scenario, services, sandbox, recorder).await?;
+    ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
+        let Some(snapshots) = &step.snapshots else { return Ok((Vec::new(), Vec::new())) };
+        let exit = self.run("locate", (step, secrets), &snapshots.command, scenario, services, sandbox).await?;
         let told = |error: &ToolError| Stop::tool("locate", &step.tool, error, Some(keep_output(services, &exit)));
         let list = tool::list(snapshots, &exit.stdout).map_err(|e| told(&e))?;
         // some tools list nothing, and say only in passing that they could not look
         if list.points.is_empty() && tool::says_it_could_not(step, &exit) {
-            return Err(told(&ToolError::SaysSo { how: "it lists no recovery point".to_owned() }).into());
+            return Err(told(&ToolError::SaysSo { how: "it lists no recovery point".to_owned() }));
         }
-        if list.unreadable > 0 {
-            let detail = format!("{} lists {} recovery points without an id or a time that can be read", step.tool, list.unreadable);
-            recorder.found([Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail })])?;
-        }
-        Ok(list.points)
+        let detail = format!("{} lists {} recovery points without an id or a time that can be read", step.tool, list.unreadable);
+        let odd = (list.unreadable > 0).then(|| Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail }));
+        Ok((list.points, odd.into_iter().collect()))
     }
 
     /// The repository as a whole, where nothing says what it holds. Objects are kept where they will be mirrored.
@@ -287,7 +286,7 @@ impl Bench<'_> {
         }
         let mut last = None;
         for (step, secrets) in &self.steps {
-            let exit = self.run("restore", step, secrets, &step.command, scenario, services, sandbox, recorder).await?;
+            let exit = self.run("restore", (step, secrets), &step.command, scenario, services, sandbox).await?;
             last = Some((step, exit));
         }
         let root = sandbox.root()?;
@@ -359,20 +358,16 @@ impl Bench<'_> {
     }
 
     /// Runs one command of a tool to its end, and judges it.
-    #[expect(clippy::too_many_arguments, reason = "what a command needs, each from another side")]
     async fn run(
         &self,
         phase: &str,
-        step: &ToolStep,
-        secrets: &Secrets,
+        (step, secrets): (&ToolStep, &Secrets),
         command: &[Template],
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
-        recorder: &Recorder<'_>,
-    ) -> Result<Exit, Ended> {
-        let (_, elapsed) = recorder.now();
-        let left = scenario.limits.time.as_duration().saturating_sub(elapsed.as_duration()).saturating_sub(LAST_MOMENTS);
+    ) -> Result<Exit, Stop> {
+        let left = self.ends.since(services.clock.monotonic()).as_duration().saturating_sub(LAST_MOMENTS);
         let told = |error: &ToolError, output| Stop::tool(phase, &step.tool, error, output);
         let mut spec = tool::prepare(step, command, &self.fillings, secrets, &scenario.limits.tools, left.max(Duration::from_secs(1)))
             .map_err(|e| told(&e, None))?;
@@ -380,7 +375,7 @@ impl Bench<'_> {
         let before = self.around(sandbox);
         let exit = match sandbox.run(&spec).await {
             Ok(exit) => exit,
-            Err(error) => return Err(self.storage_failed(phase, services).unwrap_or_else(|| told(&error.into(), None)).into()),
+            Err(error) => return Err(self.storage_failed(phase, services).unwrap_or_else(|| told(&error.into(), None))),
         };
         let after = self.around(sandbox);
         let around = Around { attempts: after.attempts - before.attempts, writes: after.writes - before.writes, ..after };
@@ -389,7 +384,7 @@ impl Bench<'_> {
             // a tool that the storage let down says nothing about the backup, whatever it says
             Err(error) => {
                 let stop = self.storage_failed(phase, services);
-                Err(stop.unwrap_or_else(|| told(&error, Some(keep_output(services, &exit)))).into())
+                Err(stop.unwrap_or_else(|| told(&error, Some(keep_output(services, &exit)))))
             }
         }
     }
@@ -409,6 +404,13 @@ impl Bench<'_> {
         let facts = self.gateway.as_ref()?.troubles();
         let failure = facts.failures.first()?;
         Some(Stop::vault(phase, &failure.error, object_name(services, &failure.key)))
+    }
+
+    /// Ends the gateway without telling anybody: where nothing is recorded.
+    pub(super) async fn stop(mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            gateway.stop().await;
+        }
     }
 
     /// Closes the gateway, and records what was served, refused and read, and under which locks.

@@ -73,7 +73,8 @@ pub(super) async fn in_sandbox(
             recorder.phase(Phase::Verify)?;
             return verify(scenario, services, sandbox, restored, recorder).await;
         }
-        let mut bench = foreign::open(scenario, selector, services, sandbox, recorder).await?;
+        recorder.phase(Phase::Locate)?;
+        let mut bench = foreign::open(scenario, selector, services, sandbox).await?;
         let outcome = bench.work(scenario, selector, services, sandbox, &leash, recorder).await; // kept: what was read is evidence too
         if outcome.is_ok() {
             recorder.phase(Phase::Verify)?;
