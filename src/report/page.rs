@@ -315,6 +315,16 @@ fn backup(report: &Report) -> Vec<Row> {
         let requests: u64 = report.backup.chain.objects.iter().map(|o| o.requests).sum();
         rows.push(Row::new("Read", format!("{} in {}", ByteSize(report.backup.chain.bytes_read()), counted(requests, "request"))));
     }
+    if let Some(rights) = &report.backup.rights {
+        let excess = rights.excess();
+        let asked = rights.asked_at.to_human();
+        rows.push(if excess.is_empty() {
+            Row::new("Rights beyond reading", format!("none known, asked on {asked}"))
+        } else {
+            let list: Vec<&str> = excess.iter().map(|right| right.words()).collect();
+            Row::toned("Rights beyond reading", format!("{}, asked on {asked}", list.join(", ")), "unsure")
+        });
+    }
     if let Some(locks) = locks(report) {
         rows.push(Row::new("Object lock", locks));
     }

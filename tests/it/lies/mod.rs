@@ -41,6 +41,7 @@ const LIES: &[(u32, &str, &[&str])] = &[
     ),
     (17, "a re-encrypted forgery", &["a_forgery_fails_where_a_producer_is_trusted"]),
     (20, "newest by mtime picks a re-uploaded old backup", &["a_reuploaded_old_backup_is_not_the_newest"]),
+    (21, "a pinned snapshot: every drill restores the same old data and passes", &["a_pinned_instant_does_not_make_old_data_young"]),
     (
         23,
         "a sibling whose name shares the prefix is restored instead",
