@@ -2,6 +2,7 @@
 
 mod closing;
 mod keys;
+mod rights;
 pub mod samples;
 
 use std::collections::BTreeMap;
@@ -158,7 +159,8 @@ impl App {
             progress,
             cancel,
         };
-        let order = Order { plan: plan_of(scenario, &request), runner: self.runner_facts(), selector: request.selector };
+        let rights = self.known_rights(&scenario.source).await;
+        let order = Order { plan: plan_of(scenario, &request), runner: self.runner_facts(), selector: request.selector, rights };
         let recorder = Recorder::new(drill, journal, &*self.clock, listeners);
         let events = drill::run(scenario, order, &services, recorder).await?;
         let annex = known_names.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -7,7 +7,7 @@ use super::output;
 use super::run::isolation_for;
 use super::{Exit, Failure};
 use crate::app::{App, FileKeyring};
-use crate::domain::{DrillId, ResourceLimits, Scenario, Selector};
+use crate::domain::{DrillId, May, ResourceLimits, Scenario, Selector};
 use crate::drill::{Keyring, Vaults};
 use crate::evidence::{SignerKey, check_writable};
 use crate::sandbox::{Kept, Promise, SandboxSpec, host_risks, promises, stands};
@@ -113,6 +113,7 @@ async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
         Ok(view) => view.points().await.map(|list| (view, list)),
         Err(error) => Err(error),
     };
+    let reached = listed.is_ok();
     match listed {
         Ok((view, list)) => {
             let transport = view.transport();
@@ -134,6 +135,43 @@ async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
             }
         }
         Err(error) => rows.push(row("storage", Kept::No, error.to_string(), Some(error.advice().to_owned()))),
+    }
+    if reached {
+        rows.extend(rights_rows(app, scenario).await);
+    }
+    rows
+}
+
+/// What the credentials may do beyond reading, asked without harming anything, and what to take away.
+async fn rights_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
+    let group = format!("scenario {}", scenario.name);
+    let row = |name: &str, kept, how: String, advice: Option<String>| Row { group: group.clone(), name: name.into(), kept, how, advice };
+    let facts = match app.ask_rights(&scenario.source).await {
+        Ok(Some(facts)) => facts,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            let advice = Some(error.advice().to_owned());
+            return vec![row("rights", Kept::Partly, format!("could not be asked: {error}"), advice)];
+        }
+    };
+    let excess = if scenario.source.policy.rights.is_some() { Kept::No } else { Kept::Partly };
+    let mut rows: Vec<Row> = facts
+        .rights
+        .iter()
+        .map(|(right, may)| {
+            let (what, action) = (right.words(), right.action());
+            match may {
+                May::No => row("may only read", Kept::Yes, format!("may not {what}"), None),
+                May::Yes => {
+                    row("may only read", excess, format!("may {what}; a drill never needs to"), Some(format!("take away {action}")))
+                }
+                May::Unknown { why } => row("may only read", Kept::Partly, format!("whether it may {what} is unknown: {why}"), None),
+            }
+        })
+        .collect();
+    if facts.nothing_left == Some(false) {
+        let how = "the server stored something that it should have refused, under a name that begins with firedrill-rights-".to_owned();
+        rows.push(row("may only read", Kept::No, how, Some("delete it; the server does not verify Content-MD5".to_owned())));
     }
     rows
 }

@@ -9,14 +9,14 @@ use toml::de::DeTable;
 
 use super::mistakes::{Collector, ConfigError};
 use super::scenario_file::{
-    AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, ScenarioFile, ScratchWord, SelectTable,
-    SourceLimitsTable, SourceTable,
+    AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord,
+    SelectTable, SourceLimitsTable, SourceTable,
 };
 use super::schema;
 use crate::domain::{
     Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, EgressPolicy, FreshnessSource, LockMode, LockRequirement,
-    Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule,
-    ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
+    Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, RightsPolicy, Scenario, ScenarioName,
+    Schedule, ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 use crate::schedule::Crontab;
 
@@ -266,6 +266,10 @@ impl Reader<'_> {
             };
             Some(LockRequirement { mode, remaining })
         });
+        let rights = table.policy.rights.map(|RightsWord::ReadOnly| RightsPolicy::ReadOnly);
+        if local && rights.is_some() {
+            self.wrong("source.policy.rights", "a local directory has no credentials", "remove `rights`, or use an s3:// url");
+        }
         if local && table.policy.lock.is_some() {
             self.wrong("source.policy.lock", "a local directory has no object lock", "remove `lock`, or use an s3:// url");
         }
@@ -287,7 +291,7 @@ impl Reader<'_> {
             look_back,
             select: select.unwrap_or_default(),
             limits: self.source_limits(&table.limits),
-            policy: Policy { encrypted: table.policy.encrypted.unwrap_or(true), lock },
+            policy: Policy { encrypted: table.policy.encrypted.unwrap_or(true), lock, rights },
         })
     }
 

@@ -164,6 +164,15 @@ pub struct PolicyTable {
     pub encrypted: Option<bool>,
     /// The object lock that every object version must have.
     pub lock: Option<LockTable>,
+    /// "read_only": the drill's credentials may do nothing but read. `firedrill doctor SCENARIO` asks; a drill cites the answer.
+    pub rights: Option<RightsWord>,
+}
+
+/// What the drill's credentials may do.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RightsWord {
+    ReadOnly,
 }
 
 /// The object lock that every object version must have.

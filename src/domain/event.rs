@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Assessment, Blake3, BoundFacts, CaptureSource, CheckReport, Criticality, Egress, Elapsed, Finding, Measurements, Objectives, Period,
-    PlanRef, PointForm, Pseudonym, RestoreChain, ScenarioName, ServedFacts, Sha256, Timestamp, ToolFacts, Transport, Verdict,
+    PlanRef, PointForm, Pseudonym, RestoreChain, RightsFacts, ScenarioName, ServedFacts, Sha256, Timestamp, ToolFacts, Transport, Verdict,
 };
 
 /// A drill's id: a UUID of version 7 (RFC 9562), so that ids sort by time.
@@ -301,6 +301,11 @@ pub enum DrillEventKind {
     },
     /// The restored system became usable: the recovery clock stopped.
     BecameUsable,
+    /// What the credentials may do beyond reading was cited: it was asked before the drill, which itself only reads.
+    RightsCited {
+        /// The answers.
+        rights: RightsFacts,
+    },
     /// What was read, and how; recorded also where the restore failed half-way.
     ChainRecorded {
         /// Object versions.
@@ -487,6 +492,7 @@ impl DrillState {
             }
             DrillEventKind::Started { .. }
             | DrillEventKind::PointSelected { .. }
+            | DrillEventKind::RightsCited { .. }
             | DrillEventKind::Restored { .. }
             | DrillEventKind::BecameUsable
             | DrillEventKind::ChainRecorded { .. }

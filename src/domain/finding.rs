@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, LockMode, Period, Pseudonym, Timestamp, TreeSummary};
+use super::{ByteSize, LockMode, Period, Pseudonym, Right, Timestamp, TreeSummary};
 
 /// Who is to blame, decided where the fact is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -209,6 +209,13 @@ pub enum FindingKind {
         /// What policy asks for, seconds.
         required: Period,
     },
+    /// The drill's credentials may do more than read.
+    ExcessRights {
+        /// What.
+        rights: Vec<Right>,
+        /// When that was found.
+        asked_at: Timestamp,
+    },
     /// An objective was missed.
     ObjectiveMissed {
         /// `rpo` or `rto`.
@@ -251,6 +258,11 @@ pub enum FindingKind {
     ScratchFull {
         /// Its size.
         limit: ByteSize,
+    },
+    /// Policy says read-only, and whether the drill's credentials are is not known.
+    RightsUnknown {
+        /// Why.
+        reason: String,
     },
     /// The drill reached a limit on what it may take from the storage.
     SourceLimit {
@@ -391,6 +403,8 @@ impl fmt::Display for FindingKind {
             K::LockUnknown { object, reason } => write!(f, "the lock of {object} is not visible: {reason}"),
             K::KeyUnusable { reason } => write!(f, "the key could not be used: {reason}"),
             K::ScratchFull { limit } => write!(f, "scratch is full at {limit}"),
+            K::ExcessRights { rights, asked_at } => f.write_str(&FindingKind::excess_words(rights, *asked_at)),
+            K::RightsUnknown { reason } => write!(f, "whether the credentials may only read is not known: {reason}"),
             K::SourceLimit { limit, value } => {
                 write!(f, "the drill reached its limit on what it takes from the storage: {value} ({limit})")
             }

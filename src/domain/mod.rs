@@ -15,6 +15,7 @@ mod path;
 mod pattern;
 mod point;
 mod recount;
+mod rights;
 mod scenario;
 mod size;
 mod spelling;
@@ -40,6 +41,7 @@ pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};
 pub use point::{Moment, MomentError, ObjectRef, PointForm, RecoveryPoint, SelectError, Selection, Selector, Transport, select};
 pub use recount::{Recount, recount};
+pub use rights::{May, RIGHTS_AGE, Right, RightsFacts, RightsPolicy, judge_rights};
 pub use scenario::{
     Addressing, CheckKind, CheckSpec, Criticality, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep,
     Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, Selection, ToolStep};
+use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, RightsPolicy, Selection, ToolStep};
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -200,6 +200,8 @@ pub struct Policy {
     pub encrypted: bool,
     /// The lock that every object version in the chain must have.
     pub lock: Option<LockRequirement>,
+    /// What the drill's credentials must be.
+    pub rights: Option<RightsPolicy>,
 }
 
 /// A required object lock.

@@ -25,8 +25,8 @@ pub use recorder::{Listener, RecordError, Recorder};
 use crate::clock::Clock;
 use crate::codec::age::Identities;
 use crate::domain::{
-    Cause, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Met, Phase, Plan, RecoveryPoint, RunnerFacts, Scenario, SecretRef,
-    Selector, Severity, Source, Timestamp, ToolFacts, Unlock, Verdict, recount,
+    Cause, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Met, Phase, Plan, RecoveryPoint, RightsFacts, RunnerFacts, Scenario,
+    SecretRef, Selector, Severity, Source, StorageLocation, Timestamp, ToolFacts, Unlock, Verdict, judge_rights, recount,
 };
 use crate::evidence::Pseudonymizer;
 use crate::restore::Progress;
@@ -107,6 +107,8 @@ pub struct Order {
     pub runner: RunnerFacts,
     /// Which recovery point.
     pub selector: Selector,
+    /// What the credentials may do beyond reading, where it was asked before.
+    pub rights: Option<RightsFacts>,
 }
 
 /// Runs one drill. It ends with a verdict, unless it cannot be recorded.
@@ -120,6 +122,7 @@ pub async fn run(
     mut recorder: Recorder<'_>,
 ) -> Result<Vec<DrillEvent>, RecordError> {
     recorder.record(DrillEventKind::Started { plan: Box::new(order.plan), runner: order.runner })?;
+    cite_rights(scenario, order.rights, &mut recorder)?;
     let stop = attempt(scenario, &order.selector, services, &mut recorder).await?; // kept, not propagated: what went wrong is evidence too
     recorder.found(stop.into_iter().flat_map(Stop::into_findings))?;
     recorder.found(closing_remarks(recorder.events()))?;
@@ -167,6 +170,18 @@ fn sandbox_spec(scenario: &Scenario, services: &Services<'_>, id: DrillId) -> Sa
         served_hosts: foreign::served_hosts(scenario),
         ..SandboxSpec::new(id, scenario.limits.clone(), services.state.clone())
     }
+}
+
+/// A drill only reads, so it asks nothing about rights: it cites what `doctor` found.
+fn cite_rights(scenario: &Scenario, rights: Option<RightsFacts>, recorder: &mut Recorder<'_>) -> Result<(), RecordError> {
+    if !matches!(scenario.source.location, StorageLocation::S3 { .. }) {
+        return Ok(());
+    }
+    let findings = judge_rights(rights.as_ref(), scenario.source.policy.rights, recorder.events()[0].at);
+    if let Some(rights) = rights {
+        recorder.record(DrillEventKind::RightsCited { rights })?;
+    }
+    recorder.found(findings)
 }
 
 /// Makes the sandbox, works in it, and destroys it whatever happened; only then looks at how it went.

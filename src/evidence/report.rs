@@ -7,8 +7,8 @@ use super::limits::{Limit, limits};
 use super::{EvidenceError, KeyCustody, Signer};
 use crate::domain::{
     Assessment, CheckOutcome, CheckReport, Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, Egress, Elapsed, Finding,
-    Measurements, Phase, Plan, RestoreChain, RestoredFacts, RunnerFacts, SandboxFacts, SelectedPoint, ServedFacts, Severity, Timestamp,
-    ToolFacts, Transport, Verdict, phase_lengths, recount,
+    Measurements, Phase, Plan, RestoreChain, RestoredFacts, RightsFacts, RunnerFacts, SandboxFacts, SelectedPoint, ServedFacts, Severity,
+    Timestamp, ToolFacts, Transport, Verdict, phase_lengths, recount,
 };
 
 /// The schema of `report.json`.
@@ -101,6 +101,9 @@ pub struct Backup {
     pub chain: RestoreChain,
     /// The way to the storage; `null` where it was never reached.
     pub transport: Option<Transport>,
+    /// What the credentials may do beyond reading, as it was last asked; absent where it was not, and in evidence of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<RightsFacts>,
 }
 
 /// One phase.
@@ -218,6 +221,7 @@ impl Report {
     fn take(&mut self, event: &DrillEvent) {
         match &event.kind {
             DrillEventKind::SandboxProvisioned { facts } => self.sandbox = Some(facts.clone()),
+            DrillEventKind::RightsCited { rights } => self.backup.rights = Some(rights.clone()),
             DrillEventKind::PointSelected { point } => self.backup.point = Some(point.clone()),
             DrillEventKind::Restored { facts } => self.restored = Some(facts.clone()),
             DrillEventKind::BecameUsable => {

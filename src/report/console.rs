@@ -161,6 +161,13 @@ pub fn line(event: &DrillEvent) -> String {
             };
             format!("{severity}: {}: {}", finding.check, finding.kind)
         }
+        DrillEventKind::RightsCited { rights } => match rights.excess().as_slice() {
+            [] => format!("credentials: no right beyond reading is known, asked on {}", rights.asked_at.to_human()),
+            excess => {
+                let list: Vec<&str> = excess.iter().map(|right| right.words()).collect();
+                format!("credentials may {}, asked on {}", list.join(", "), rights.asked_at.to_human())
+            }
+        },
         DrillEventKind::EgressRecorded { egress } => match egress.total {
             0 if egress.gaps.is_empty() => "nothing inside tried to reach the outside".to_owned(),
             0 => "no attempt to reach the outside was seen".to_owned(),

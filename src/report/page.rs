@@ -320,6 +320,16 @@ fn backup(report: &Report) -> Vec<Row> {
             rows.extend(chain_rows(summary));
         }
     }
+    if let Some(rights) = &report.backup.rights {
+        let excess = rights.excess();
+        let asked = rights.asked_at.to_human();
+        rows.push(if excess.is_empty() {
+            Row::new("Rights beyond reading", format!("none known, asked on {asked}"))
+        } else {
+            let list: Vec<&str> = excess.iter().map(|right| right.words()).collect();
+            Row::toned("Rights beyond reading", format!("{}, asked on {asked}", list.join(", ")), "unsure")
+        });
+    }
     rows.extend(tools(report));
     if let Some(locks) = locks(report) {
         rows.push(Row::new("Object lock", locks));

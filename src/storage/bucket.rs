@@ -108,11 +108,13 @@ pub(super) struct Call<'a> {
     pub body: Bytes,
     /// SHA-256 of the body, where it is known already.
     pub digest: Option<[u8; 32]>,
+    /// Whether it says who sends it.
+    pub signed: bool,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(operation: &'static str, method: Method, key: Option<&'a str>) -> Self {
-        Self { operation, method, key, query: Vec::new(), headers: HeaderMap::new(), body: Bytes::new(), digest: None }
+        Self { operation, method, key, query: Vec::new(), headers: HeaderMap::new(), body: Bytes::new(), digest: None, signed: true }
     }
     pub(super) fn with(mut self, name: &'a str, value: &'a str) -> Self {
         self.query.push((name, value));
@@ -174,6 +176,17 @@ impl Bucket {
     /// The bucket's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// URL of the bucket.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Id of the access key, which is no secret.
+    pub(super) async fn key_id(&self) -> Result<String, StorageError> {
+        let credential = self.store.credentials().get_credential().await;
+        credential.map(|c| c.key_id.clone()).map_err(|e| of_object_store("the credentials", &self.endpoint, &e).error)
     }
 
     /// The limits it was connected with.
@@ -397,7 +410,7 @@ impl Bucket {
 
     /// Signs and sends one call, and reads its answer. One try.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<(HeaderMap, Bytes), Failure> {
-        let Call { operation, method, key, query, headers, body, digest } = call;
+        let Call { operation, method, key, query, headers, body, digest, signed } = call;
         let mut url = self.base.clone();
         if let Some(key) = key {
             if !can_be_requested(key) {
@@ -424,10 +437,12 @@ impl Bucket {
             // the client leaves it out, and servers insist
             request.headers_mut().insert("content-length", HeaderValue::from_static("0"));
         }
-        let credential = self.store.credentials().get_credential().await.map_err(|e| of_object_store(operation, &self.endpoint, &e))?;
-        AwsAuthorizer::new(&credential, "s3", &self.region)
-            .try_authorize(&mut request, digest.as_ref().map(<[u8; 32]>::as_slice))
-            .map_err(|e| of_object_store(operation, &self.endpoint, &e))?;
+        if signed {
+            let credential = self.store.credentials().get_credential().await.map_err(|e| of_object_store(operation, &self.endpoint, &e))?;
+            AwsAuthorizer::new(&credential, "s3", &self.region)
+                .try_authorize(&mut request, digest.as_ref().map(<[u8; 32]>::as_slice))
+                .map_err(|e| of_object_store(operation, &self.endpoint, &e))?;
+        }
         let answer = self.http.execute(request).await.map_err(|e| of_http(operation, &self.endpoint, &e))?;
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|_| StorageError::Unreachable {

@@ -14,6 +14,7 @@ mod locks;
 mod profile;
 mod refusal;
 mod retry;
+mod rights;
 mod tls;
 mod versions;
 mod writer;
@@ -32,6 +33,7 @@ pub use error::{Source as ErrorSource, StorageError};
 pub use http::HeaderFacts;
 pub use locks::{BucketLock, Retention, Versioning, lock_state};
 pub use retry::{Failure, Patience};
+pub use rights::RightsProbe;
 pub use versions::{StoredVersion, VersionKind, VersionMark, VersionPage, VersionsAsk};
 pub use writer::{BucketWriter, PartTag, Upload};
 

@@ -348,19 +348,6 @@ fn a_local_directory_is_selected_from_by_capture_time_only() {
 }
 
 #[test]
-fn a_pinned_instant_does_not_make_old_data_young() {
-    let home = Home::new();
-    let newest = home.bare_tree();
-    std::fs::copy(&newest, newest.with_file_name(home.bare_name(50))).unwrap();
-    let pinned = home.hours_ago(49);
-    let scenario = home.scenario(&format!("objectives.rpo = \"24h\"\nsource.select = {{ as_of = \"{pinned}\" }}"));
-    let drilled = home.drill(&scenario).ends("FAILED");
-    drilled.blames_backup("objective_missed", &[("objective", "rpo")]);
-    let age = drilled.report["measurements"]["data_age"]["age"].as_u64().unwrap();
-    assert!(age >= 50 * 3_600, "{age}");
-}
-
-#[test]
 fn a_drill_takes_no_more_from_the_storage_than_it_may() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let home = Home::new();

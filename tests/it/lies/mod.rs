@@ -42,7 +42,11 @@ const LIES: &[(u32, &str, &[&str])] = &[
     ),
     (17, "a re-encrypted forgery", &["a_forgery_fails_where_a_producer_is_trusted"]),
     (20, "newest by mtime picks a re-uploaded old backup", &["a_reuploaded_old_backup_is_not_the_newest"]),
-    (21, "a pinned snapshot: every drill restored the same old data and passed", &["a_pinned_snapshot_fails_on_rpo_from_content"]),
+    (
+        21,
+        "a pinned snapshot: every drill restores the same old data and passes",
+        &["a_pinned_instant_does_not_make_old_data_young", "a_pinned_snapshot_fails_on_rpo_from_content"],
+    ),
     (22, "a constant canary", &["a_canary_that_is_new_in_each_backup_fails_a_stale_restore"]),
     (
         23,

@@ -103,3 +103,16 @@ fn a_drill_that_asserted_nothing_fails() {
     // a manifest check without a manifest is refused before anything runs
     home.fire(&["run", home.scenario("check = [{ kind = \"manifest\" }]").to_str().unwrap()]).exits(2).says(&["carry no manifest"]);
 }
+
+#[test]
+fn a_pinned_instant_does_not_make_old_data_young() {
+    let home = Home::new();
+    let newest = home.bare_tree();
+    fs::copy(&newest, newest.with_file_name(home.bare_name(50))).unwrap();
+    let pinned = home.hours_ago(49);
+    let scenario = home.scenario(&format!("objectives.rpo = \"24h\"\nsource.select = {{ as_of = \"{pinned}\" }}"));
+    let drilled = home.drill(&scenario).ends("FAILED");
+    drilled.blames_backup("objective_missed", &[("objective", "rpo")]);
+    let age = drilled.report["measurements"]["data_age"]["age"].as_u64().unwrap();
+    assert!(age >= 50 * 3_600, "{age}");
+}
