@@ -16,6 +16,7 @@ mod lies;
 mod limits;
 mod others;
 mod promises;
+mod recipes;
 mod round_trip;
 mod sample;
 mod sandbox;
