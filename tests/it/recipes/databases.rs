@@ -76,6 +76,28 @@ SQL"#
             "pg_ctl -D data -m immediate stop",
         )
     }
+
+    /// MariaDB with a table of patients, a procedure, a trigger and an event.
+    fn mariadb() -> Self {
+        Self::new(
+            &format!(
+                r#"mariadb-install-db --no-defaults --datadir=$PWD/data --auth-root-authentication-method=normal --skip-test-db \
+                  --innodb-log-file-size=8M >/dev/null
+                mariadbd --no-defaults --datadir=$PWD/data --socket=$PWD/socket --pid-file=$PWD/pid --skip-networking \
+                  --innodb-log-file-size=8M --innodb-flush-log-at-trx-commit=0 >log 2>&1 &
+                for _ in $(seq 300); do mariadb-admin --no-defaults -S socket -u root ping >/dev/null 2>&1 && break; sleep 0.1; done
+                mariadb --no-defaults -S socket -u root <<SQL
+create database his; use his;
+create table patient (id int primary key, name text);
+insert into patient select seq, '{PATIENT}' from seq_1_to_200;
+create procedure discharge() select 1;
+create trigger admitted before insert on patient for each row set new.name = trim(new.name);
+create event nightly on schedule every 1 day do select 1;
+SQL"#
+            ),
+            "kill -9 $(cat pid)",
+        )
+    }
 }
 
 impl Drop for Server {
@@ -106,6 +128,29 @@ fn dumps_of_postgresql() {
     home.write("ehr.sql", server.shell(&[], "pg_dump --schema-only postgres"));
     back_up("cat ehr.sql");
     vault.run(&scenario).ends("FAILED").blames_backup("check_failed", &[("check", "patients are there")]);
+}
+
+#[test]
+fn base_backups_of_postgresql() {
+    let home = Home::new();
+    let vault = Vault::new(&home, Locking::On);
+    let server = Server::postgres();
+    server.shell(&[], "pg_basebackup -D - -Ft -X fetch -c fast > base.tar; chmod a+r base.tar");
+    home.shell(&format!("mkdir base; tar -C base -xf {}", server.directory.path().join("base.tar").display()));
+    let key = format!("ehr-base/ehr-{}.tar.zst.age", home.hours_ago(2).0.strftime("%Y-%m-%dT%H%M"));
+    let back_up = |harm: &str| {
+        vault.shell(&format!("{harm}; tar -C base -cf - . | zstd -q | age -r $RECIPIENT | rclone rcat -q s3:$BUCKET/{key}"));
+    };
+    back_up("true");
+    let scenario = at_home(&home, "pg-basebackup-age", &vault.place("ehr-base"));
+    vault.run(&scenario).ends("PASSED");
+    let manifest = [("check", "every file is as the manifest has it")];
+    // a page rotted on the disk that the copy lay on before it was encrypted
+    back_up("cp base/PG_VERSION keep; echo 14 > base/PG_VERSION");
+    vault.run(&scenario).ends("FAILED").blames_backup("check_failed", &manifest);
+    // every file is as it was, and of the WAL there is none
+    back_up("mv keep base/PG_VERSION; rm base/pg_wal/0*");
+    vault.run(&scenario).ends("FAILED").blames_backup("check_failed", &manifest);
 }
 
 #[test]
@@ -192,18 +237,7 @@ fn physical_backups_of_mariadb() {
     let home = Home::new();
     let vault = Vault::new(&home, Locking::On);
     home.shell("cp keys/records.agekey keys/his.agekey");
-    let server = Server::new(
-        &format!(
-            r#"mariadb-install-db --no-defaults --datadir=$PWD/data --auth-root-authentication-method=normal --skip-test-db \
-              --innodb-log-file-size=8M >/dev/null
-            mariadbd --no-defaults --datadir=$PWD/data --socket=$PWD/socket --pid-file=$PWD/pid --skip-networking --innodb-log-file-size=8M \
-              --innodb-flush-log-at-trx-commit=0 >log 2>&1 &
-            for _ in $(seq 300); do mariadb-admin --no-defaults -S socket -u root ping >/dev/null 2>&1 && break; sleep 0.1; done
-            mariadb --no-defaults -S socket -u root -e "create database his; use his; create table patient (id int primary key, name text);
-              insert into patient select seq, '{PATIENT}' from seq_1_to_200""#
-        ),
-        "kill -9 $(cat pid)",
-    );
+    let server = Server::mariadb();
     let stream =
         "mariadb-backup --no-defaults --backup --stream=xbstream --socket=$PWD/socket --user=root --datadir=$PWD/data --target-dir=$PWD/t";
     server.shell(&[], &format!("{stream} 2>log.backup > stream"));
@@ -228,4 +262,32 @@ fn physical_backups_of_mariadb() {
     home.shell(&format!("cp {} stream", server.directory.path().join("stream").display()));
     back_up("cat stream");
     vault.run(&scenario).ends("FAILED").blames_backup("check_failed", &[("check", "patients are there")]);
+}
+
+#[test]
+fn dumps_of_mariadb() {
+    let home = Home::new();
+    let vault = Vault::new(&home, Locking::On);
+    let server = Server::mariadb();
+    let key = format!("his-dump/his-{}.sql.zst.age", home.hours_ago(2).0.strftime("%Y-%m-%dT%H%M"));
+    let back_up = |options: &str, cut: &str| {
+        home.write(
+            "his.sql",
+            server.shell(&[], &format!("mariadb-dump --no-defaults -S socket -u root --single-transaction {options} his")),
+        );
+        vault.shell(&format!("{cut} his.sql | zstd -q | age -r $RECIPIENT | rclone rcat -q s3:$BUCKET/{key}"));
+    };
+    back_up("--routines --events", "cat");
+    let scenario = at_home(&home, "mariadb-dump-age", &vault.place("his-dump"));
+    vault.run(&scenario).ends("PASSED");
+    for (options, cut, check) in [
+        ("--routines --events", "head -n -20", "the dump is whole"),
+        ("--routines --events --no-data", "cat", "patients are there"),
+        ("", "cat", "routines, triggers and events came along"),
+    ] {
+        back_up(options, cut);
+        let drilled = vault.run(&scenario).ends("FAILED");
+        let failed = drilled.findings().iter().any(|f| f["finding"] == "check_failed" && f["check"] == check);
+        assert!(failed, "{check}: {:#?}", drilled.findings());
+    }
 }
