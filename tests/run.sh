@@ -37,6 +37,8 @@ export FIREDRILL_TEST_CACHE="${FIREDRILL_TEST_CACHE:-${CARGO_TARGET_DIR:-$PWD/ta
 bash tests/servers/python-setup.sh
 # restore tools that the distribution does not have
 bash tests/servers/restore-tools-setup.sh
+# a client of S3 that most restore tools are built on
+bash tests/servers/python-setup.sh s3 boto3==1.42.0
 
 cargo test "$@"
 # the auditor's verifier stands on its own

@@ -3,6 +3,7 @@
 //! No IO, no async, no clock here. Whatever the time is, somebody passes it in.
 
 mod bounds;
+mod chain;
 mod comparison;
 mod digest;
 mod egress;
@@ -21,6 +22,7 @@ mod tree;
 mod verdict;
 
 pub use bounds::{BoundFacts, Cpus, Held, Requirement};
+pub use chain::{ChainFile, ChainSummary, LockPolicyVerdict, LockTotals, ObjectRead, RangeRead, Reader, ReaderTotals, RestoreChain};
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
 pub use egress::{Egress, EgressAttempt, EgressPolicy, EgressProtocol};
@@ -33,7 +35,7 @@ pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};
-pub use point::{ObjectRead, ObjectRef, PointForm, RecoveryPoint, RestoreChain, SelectError, Selector, Transport, select};
+pub use point::{ObjectRef, PointForm, RecoveryPoint, SelectError, Selector, Transport, select};
 pub use recount::{Recount, recount};
 pub use scenario::{
     Addressing, CheckKind, CheckSpec, Criticality, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blake3, CaptureSource, LockFacts, Pseudonym, Sha256, Timestamp};
+use super::{CaptureSource, Sha256, Timestamp};
 
 /// One object of a recovery point, as a listing shows it. Keys can be patient data: they stay out of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,56 +86,6 @@ pub fn select<'a>(points: &'a [RecoveryPoint], selector: &Selector) -> Result<&'
         Selector::Latest => newest(&|_| true).ok_or(SelectError::None),
         Selector::Id(id) => points.iter().find(|p| p.id == *id).ok_or_else(|| SelectError::NoSuchId(id.clone())),
         Selector::AsOf(at) => newest(&|p| p.captured_at <= *at).ok_or(SelectError::NoneBefore(*at)),
-    }
-}
-
-/// One object version that a restore read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
-pub struct ObjectRead {
-    /// Stands for the key.
-    pub object: Pseudonym,
-    /// What it is for the restore: `manifest`, `index`, `part`, `object`.
-    pub role: String,
-    /// Version the drill pinned; `None` where the store has no versions or does not say.
-    pub version: Option<String>,
-    /// Entity tag, as the server gave it.
-    pub etag: Option<String>,
-    /// Bytes the object has.
-    pub size: u64,
-    /// When it was stored, as the store says.
-    pub stored_at: Timestamp,
-    /// Bytes that were read from the store for it.
-    pub bytes_read: u64,
-    /// GET requests that were made for it.
-    pub requests: u64,
-    /// Of all its bytes as they were read; `None` where not all were read.
-    pub blake3: Option<Blake3>,
-    /// Of all its bytes.
-    pub sha256: Option<Sha256>,
-    /// `read` where sha256 was computed from the bytes read, `manifest` where it is quoted from a manifest whose blake3
-    /// of the same object matched the bytes read.
-    pub sha256_from: Option<String>,
-    /// Its lock.
-    pub lock: LockFacts,
-    /// Storage class, where the server says one.
-    pub storage_class: Option<String>,
-    /// Encryption at rest that the server reports.
-    pub server_encryption: Option<String>,
-}
-
-/// The exact object versions that a restore read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
-pub struct RestoreChain {
-    /// In the order they were first read.
-    pub objects: Vec<ObjectRead>,
-}
-
-impl RestoreChain {
-    /// Bytes read from the store, all objects together.
-    pub fn bytes_read(&self) -> u64 {
-        self.objects.iter().map(|o| o.bytes_read).sum()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use data_encoding::BASE64;
 use rustix::fs::fstatvfs;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -13,7 +14,7 @@ use super::error::{Limit, SandboxError, Step};
 use super::helper::borrow;
 use super::place::{cpu_seconds, private_run, private_tmp};
 use super::spec::{CommandSpec, Ended, Exit};
-use super::wire::{self, FromHelper, HowEnded, Place, RunOrder, Seen, ToHelper};
+use super::wire::{self, FileOrder, FromHelper, HowEnded, Place, RunOrder, Seen, ToHelper};
 use crate::domain::{Elapsed, Period, ResourceLimits, ScratchKind};
 
 #[derive(Debug)]
@@ -93,13 +94,14 @@ impl Control {
             env: command.env.clone(),
             timeout_ns: u64::try_from(command.timeout.as_nanos()).unwrap_or(u64::MAX),
             afterwards: command.afterwards,
+            files: command.files.iter().map(|(name, bytes)| FileOrder { name: name.clone(), content: BASE64.encode(bytes) }).collect(),
         };
         let (mut stdout, out) = Drain::new(command.output_cap).step("make an output pipe")?;
         let (mut stderr, err) = Drain::new(command.output_cap).step("make an output pipe")?;
         let before = bounds.hits();
         match self.send(&ToHelper::Run(order), &[out, err]).await {
             Err(e) if e.kind() == io::ErrorKind::ArgumentListTooLong => {
-                return Err(SandboxError::Spec { what: "a command line longer than 128 KiB".to_owned() });
+                return Err(SandboxError::Spec { what: "a command with its files longer than 128 KiB".to_owned() });
             }
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Err(self.why_gone(bounds).await),
             other => other.step("order a command")?,

@@ -44,7 +44,7 @@ pub(super) fn make_directory(spec: &SandboxSpec, held: &mut Held) -> Result<(), 
     held.encrypted = Some(Encrypted::Directory(key));
     held.claim.as_mut().expect("claimed before anything is made").note_key(key)?;
     let rooms = Rooms::make(&directory.directory, held.owner.uid, held.owner.gid).step("furnish the scratch")?;
-    for room in [&rooms.tree, &rooms.spool] {
+    for room in [&rooms.tree, &rooms.spool, &rooms.kit] {
         fscrypt::encrypt(room, &key).step("encrypt the scratch directory")?;
     }
     held.rooms = Some(rooms);

@@ -10,7 +10,7 @@ use crate::domain::SandboxFacts;
 
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
 /// What may be written inside; all else is read-only.
-const WRITABLE: [&str; 5] = ["/data", "/tmp", "/run", "/dev/shm", "/proc"];
+const WRITABLE: [&str; 6] = ["/data", "/kit", "/tmp", "/run", "/dev/shm", "/proc"];
 
 /// What was seen.
 pub(super) struct Inside {

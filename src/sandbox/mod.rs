@@ -16,6 +16,13 @@
 //!
 //! Linux only. Absent on purpose: backups, network (but for refusing names inside), clocks (times are passed in, durations measured by kernel timers).
 
+/// Where small files for a command are, inside.
+pub const PRIVATE_FILES: &str = "/run/firedrill";
+/// Where the kit of foreign tools is, inside.
+pub const KIT_DIRECTORY: &str = "/kit";
+/// Where the restored tree is, inside.
+pub const DATA_DIRECTORY: &str = "/data";
+
 mod bounds;
 mod cgroup;
 mod control;

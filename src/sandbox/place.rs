@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -22,11 +23,11 @@ use super::error::{SandboxError, Step};
 use super::facts::{self, ByCgroup};
 use super::helper::{HELPER_ARGUMENT, INNER_ID, clone_shown};
 use super::registry::{Claim, ProcessRef, Record};
-use super::scratch::{self, PlainDirectory, Rooms};
+use super::scratch::{self, KIT, PlainDirectory, Rooms, TREE};
 use super::spec::{CommandSpec, Exit, Isolation, Owner, SandboxSpec};
 use super::swap::{self, SwapGuard};
 use super::sys::{clone_open_tree, make_tmpfs};
-use super::wire::{FromHelper, IdMap, LockDown, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
+use super::wire::{FromHelper, HostDirectory, IdMap, LockDown, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
 use crate::domain::{ByteSize, Disposal, DrillId, ResourceLimits, SandboxFacts, ScratchKind};
 
 /// Nobody on any host is here; 65,536 ids, as one sandbox's users.
@@ -53,6 +54,8 @@ pub(super) struct Held {
     /// Hears attempts to reach the outside, until it is settled.
     pub egress: std::sync::Mutex<Option<Recorder>>,
     pub rooms: Option<Rooms>,
+    /// Where programs inside find what the runner serves, until somebody takes them.
+    pub listeners: std::sync::Mutex<Vec<TcpListener>>,
     /// A tmpfs that is mounted nowhere.
     pub detached: Option<OwnedFd>,
     pub directory: Option<PlainDirectory>,
@@ -106,6 +109,26 @@ impl Sandbox {
     /// Where this process has no descriptor left.
     pub fn spool(&self) -> Result<OwnedFd, SandboxError> {
         self.rooms().spool.try_clone().step("open the spool")
+    }
+
+    /// A directory in the same scratch that programs inside see at [`super::KIT_DIRECTORY`], beside the restored tree. Close it as well.
+    ///
+    /// # Errors
+    /// Where this process has no descriptor left.
+    pub fn kit(&self) -> Result<OwnedFd, SandboxError> {
+        self.rooms().kit.try_clone().step("open the kit")
+    }
+
+    /// Listening sockets on the loopback inside, for what the runner serves; once. None where nothing can run inside, or none
+    /// was asked for.
+    pub fn take_listeners(&self) -> Vec<TcpListener> {
+        std::mem::take(&mut *self.held().listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// How often something inside has tried to reach the outside, so far.
+    pub fn attempts_so_far(&self) -> u64 {
+        let egress = self.held().egress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        egress.as_ref().map_or(0, Recorder::total)
     }
 
     /// To whom restored files must belong so that commands inside can read them.
@@ -287,12 +310,17 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
             let rooms = held.rooms.as_ref().expect("made with the directory");
             if passes {
                 let flags = rustix::mount::MountAttrFlags::MOUNT_ATTR_NOSUID | rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV;
-                fds.push(clone_open_tree(&rooms.tree, flags).step("show the scratch inside")?);
-                ScratchOrder::PassedDirectory
+                for room in [&rooms.tree, &rooms.kit] {
+                    fds.push(clone_open_tree(room, flags).step("show the scratch inside")?);
+                }
+                ScratchOrder::PassedDirectories
             } else {
-                let stat = fstat(&rooms.tree).step("look at the scratch")?;
-                let path = held.directory.as_ref().expect("just made").tree_path(&spec.drill);
-                ScratchOrder::FindDirectory { path, dev: stat.st_dev, ino: stat.st_ino }
+                let directory = held.directory.as_ref().expect("just made");
+                let of = |room: &OwnedFd, name| {
+                    let stat = fstat(room).step("look at the scratch")?;
+                    Ok::<_, SandboxError>(HostDirectory { path: directory.path_of(&spec.drill, name), dev: stat.st_dev, ino: stat.st_ino })
+                };
+                ScratchOrder::FindDirectories { tree: of(&rooms.tree, TREE)?, kit: of(&rooms.kit, KIT)? }
             }
         }
     };
@@ -323,6 +351,7 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
         shown_passed: passes,
         links,
         loader_cache: Some(PathBuf::from("/etc/ld.so.cache")),
+        served_hosts: spec.served_hosts.clone(),
         cgroup_doors: doors,
         memory: limits.memory.0,
         memory_by_cgroup: by_cgroup.memory,
@@ -404,6 +433,7 @@ fn claim(spec: &SandboxSpec, cgroups: Vec<PathBuf>) -> Result<Held, SandboxError
         groups: None,
         egress: std::sync::Mutex::new(None),
         rooms: None,
+        listeners: std::sync::Mutex::new(Vec::new()),
         detached: None,
         directory: None,
         encrypted: None,
@@ -494,14 +524,17 @@ async fn start(spec: &SandboxSpec, held: &mut Held, setup: Setup, fds: Vec<Owned
                     control.send(&ToHelper::Mapped, &[]).await.step("order the sandbox")?;
                 }
                 Some((FromHelper::Hear, fds)) => recorder.hear_calls(fds),
-                Some((FromHelper::Ready { lock_down }, fds)) => return Ok((lock_down, fds)),
+                Some((FromHelper::Ready { lock_down, listeners }, mut fds)) => {
+                    let served = fds.split_off(fds.len().saturating_sub(listeners));
+                    return Ok((lock_down, fds, served));
+                }
                 Some((FromHelper::Failed { step, errno }, _)) => return Err(unavailable(&step, errno)),
                 Some(_) => return Err(SandboxError::Died { how: "its helper spoke out of turn".to_owned() }),
                 None => return Err(SandboxError::Died { how: "its helper ended while building it".to_owned() }),
             }
         }
     };
-    let (mut lock_down, fds) =
+    let (mut lock_down, fds, served) =
         tokio::time::timeout(SET_UP_TIME, ready).await.map_err(|_| SandboxError::Died { how: "it was not built in time".to_owned() })??;
     let mut fds = fds.into_iter();
     if let Some(helper) = &mut held.helper {
@@ -512,6 +545,7 @@ async fn start(spec: &SandboxSpec, held: &mut Held, setup: Setup, fds: Vec<Owned
         let top = fds.next().ok_or_else(|| SandboxError::Died { how: "its helper kept the scratch".to_owned() })?;
         held.rooms = Some(Rooms::open(&top).step("open the scratch")?);
     }
+    held.listeners = std::sync::Mutex::new(served.into_iter().map(TcpListener::from).collect());
     recorder.hear_names(fds.collect()).step("listen for questions for names")?;
     if lock_down.deaf.is_none() && !recorder.saw_the_probe() {
         lock_down.deaf = Some("the runner may not look into processes inside".to_owned());

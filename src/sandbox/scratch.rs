@@ -1,4 +1,4 @@
-//! Where restored bytes live while a drill lasts: two directories, the restored tree (shown inside) and the spool (not).
+//! Where restored bytes live while a drill lasts: the restored tree and the kit of foreign tools (shown inside), and the spool (not).
 
 use std::ffi::{CStr, CString};
 use std::io::{self, Read, Write};
@@ -17,6 +17,8 @@ use crate::domain::DrillId;
 pub(super) const TREE: &str = "tree";
 /// Files that a restore keeps beside it.
 pub(super) const SPOOL: &str = "spool";
+/// What foreign tools get beside it: a home of their own, and the mirror of a repository.
+pub(super) const KIT: &str = "kit";
 /// Labels a scratch directory as ours, and whose: the drill's id is in it.
 const MARKER: &str = ".firedrill-scratch";
 
@@ -27,27 +29,31 @@ pub(super) fn label(drill: &DrillId) -> String {
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// The two directories, open.
+/// The three directories, open.
 #[derive(Debug)]
 pub(super) struct Rooms {
     pub tree: OwnedFd,
     pub spool: OwnedFd,
+    pub kit: OwnedFd,
 }
 
 impl Rooms {
-    /// Makes them below `scratch`, giving the tree to its owner.
+    /// Makes them below `scratch`, giving those that are shown inside to their owner.
     pub fn make(scratch: impl AsFd, uid: u32, gid: u32) -> io::Result<Rooms> {
         let scratch = scratch.as_fd();
         mkdirat(scratch, TREE, Mode::RWXU)?;
         mkdirat(scratch, SPOOL, Mode::RWXU)?;
-        chownat(scratch, TREE, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+        mkdirat(scratch, KIT, Mode::RWXU)?;
+        for shown in [TREE, KIT] {
+            chownat(scratch, shown, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
         Rooms::open(scratch)
     }
 
     /// Opens those that are there.
     pub fn open(scratch: impl AsFd) -> io::Result<Rooms> {
         let room = |name| openat(scratch.as_fd(), name, DIRECTORY, Mode::empty());
-        Ok(Rooms { tree: room(TREE)?, spool: room(SPOOL)? })
+        Ok(Rooms { tree: room(TREE)?, spool: room(SPOOL)?, kit: room(KIT)? })
     }
 }
 
@@ -81,9 +87,9 @@ impl PlainDirectory {
         Ok(PlainDirectory { parent: parent.to_owned(), directory })
     }
 
-    /// Where the restored tree is, by name.
-    pub fn tree_path(&self, drill: &DrillId) -> PathBuf {
-        self.parent.join(label(drill)).join(TREE)
+    /// Where one of its directories is, by name.
+    pub fn path_of(&self, drill: &DrillId, room: &str) -> PathBuf {
+        self.parent.join(label(drill)).join(room)
     }
 
     /// Removes it with all that is in it.
@@ -267,7 +273,7 @@ mod tests {
         let scratch = PlainDirectory::make(&parent, &drill()).unwrap();
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         Rooms::make(&scratch.directory, uid, gid).unwrap();
-        let tree = scratch.tree_path(&drill());
+        let tree = scratch.path_of(&drill(), TREE);
         std::fs::write(tree.join("record"), "Jane Doe").unwrap();
         symlink(&parent, tree.join("up")).unwrap();
         symlink(parent.join("neighbour"), tree.join("side")).unwrap();

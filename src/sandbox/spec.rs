@@ -51,6 +51,8 @@ pub struct SandboxSpec {
     pub swap: SwapPolicy,
     /// Host directories beside `/usr` that are shown inside.
     pub tools: Vec<ToolDir>,
+    /// Names under which programs inside find what the runner serves; none where it serves nothing.
+    pub served_hosts: Vec<String>,
     /// Our own binary, whose `main` calls [`super::become_helper_if_asked`] first.
     pub helper: PathBuf,
 }
@@ -65,6 +67,7 @@ impl SandboxSpec {
             isolation: Isolation::default(),
             swap: SwapPolicy::default(),
             tools: Vec::new(),
+            served_hosts: Vec::new(),
             helper: PathBuf::from("/proc/self/exe"),
         }
     }
@@ -90,6 +93,12 @@ impl SandboxSpec {
         }
         if self.tools.iter().any(|t| t.inside.components().any(|c| matches!(c, std::path::Component::ParentDir))) {
             return bad("directories of tools have no `..`");
+        }
+        let is_host = |name: &str| {
+            (1..=253).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+        };
+        if !self.served_hosts.iter().all(|name| is_host(name)) {
+            return bad("names of hosts are lower-case letters, digits, hyphens and dots");
         }
         Ok(())
     }
@@ -118,6 +127,9 @@ pub struct CommandSpec {
     pub output_cap: usize,
     /// What becomes of what it leaves behind.
     pub afterwards: Afterwards,
+    /// Small files for it, by plain names below [`super::PRIVATE_FILES`]: in memory, readable for it alone, gone when it has ended.
+    /// All that the command is must fit into 128 KiB.
+    pub files: Vec<(String, Vec<u8>)>,
 }
 
 impl CommandSpec {
@@ -129,6 +141,7 @@ impl CommandSpec {
             timeout: Duration::from_secs(60),
             output_cap: 1 << 20,
             afterwards: Afterwards::default(),
+            files: Vec::new(),
         }
     }
 
@@ -144,6 +157,14 @@ impl CommandSpec {
         if self.timeout.is_zero() {
             return bad("a command with no time");
         }
+        let is_plain = |name: &str| {
+            (1..=64).contains(&name.len())
+                && !name.starts_with('.')
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        };
+        if !self.files.iter().all(|(name, _)| is_plain(name)) {
+            return bad("a private file's name is 1 to 64 letters, digits, dots, hyphens and underscores");
+        }
         Ok(())
     }
 }
@@ -156,6 +177,7 @@ impl fmt::Debug for CommandSpec {
             .field("timeout", &self.timeout)
             .field("output_cap", &self.output_cap)
             .field("afterwards", &self.afterwards)
+            .field("files", &self.files.len())
             .finish_non_exhaustive()
     }
 }

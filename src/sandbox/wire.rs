@@ -36,10 +36,18 @@ pub(super) enum ScratchOrder {
     PassedMount,
     /// The helper makes a tmpfs in its own user namespace and passes its directory back.
     MakeTmpfs { bytes: u64, inodes: u64 },
-    /// A detached clone of a host directory, passed as descriptor.
-    PassedDirectory,
-    /// A host directory, to be found by name and recognised by device and inode.
-    FindDirectory { path: PathBuf, dev: u64, ino: u64 },
+    /// Detached clones of two host directories, the tree's and the kit's, passed as descriptors.
+    PassedDirectories,
+    /// The same two, to be found by name and recognised by device and inode.
+    FindDirectories { tree: HostDirectory, kit: HostDirectory },
+}
+
+/// A directory of the host, by its name and by what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HostDirectory {
+    pub path: PathBuf,
+    pub dev: u64,
+    pub ino: u64,
 }
 
 /// A host directory or file to show inside.
@@ -67,6 +75,8 @@ pub(super) struct Setup {
     pub shown_passed: bool,
     pub links: Vec<(PathBuf, PathBuf)>,
     pub loader_cache: Option<PathBuf>,
+    /// Names that lead to the loopback, beside `localhost`; with any, a listener is opened there for what the runner serves.
+    pub served_hosts: Vec<String>,
     pub cgroup_doors: usize,
     pub memory: u64,
     pub memory_by_cgroup: bool,
@@ -79,6 +89,15 @@ pub(super) struct Setup {
     pub cpu_seconds: u64,
 }
 
+/// A small file for a command, in memory.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct FileOrder {
+    /// A plain name below [`super::PRIVATE_FILES`].
+    pub name: String,
+    /// Its content, in base64.
+    pub content: String,
+}
+
 /// A command. Descriptors beside it: standard output, standard error.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct RunOrder {
@@ -87,6 +106,8 @@ pub(super) struct RunOrder {
     pub env: Vec<(String, String)>,
     pub timeout_ns: u64,
     pub afterwards: Afterwards,
+    /// Made before it starts, gone when it has ended.
+    pub files: Vec<FileOrder>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -147,8 +168,9 @@ pub(super) enum FromHelper {
     WantsMaps,
     /// A process is about to start its program. The descriptor beside it tells of its attempts to reach the outside.
     Hear,
-    /// Descriptors beside it: the pid namespace, the tmpfs where the helper made it, and the sockets where names are asked for.
-    Ready { lock_down: LockDown },
+    /// Descriptors beside it: the pid namespace, the tmpfs where the helper made it, the sockets where names are asked for,
+    /// and last, as many as said, those at which the runner serves.
+    Ready { lock_down: LockDown, listeners: usize },
     /// A step of the set-up failed.
     Failed { step: String, errno: i32 },
     /// A command could not be started.
@@ -216,8 +238,14 @@ mod tests {
     #[test]
     fn an_endless_command_line_is_refused_before_it_is_sent() {
         let (a, _b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let order =
-            RunOrder { seq: 0, argv: vec!["x".repeat(MAX_MESSAGE)], env: Vec::new(), timeout_ns: 1, afterwards: Afterwards::KillRest };
+        let order = RunOrder {
+            seq: 0,
+            argv: vec!["x".repeat(MAX_MESSAGE)],
+            env: Vec::new(),
+            timeout_ns: 1,
+            afterwards: Afterwards::KillRest,
+            files: Vec::new(),
+        };
         assert_eq!(send(&a, &ToHelper::Run(order), &[]).unwrap_err().kind(), io::ErrorKind::ArgumentListTooLong);
     }
 }

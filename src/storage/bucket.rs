@@ -23,9 +23,11 @@ use super::credentials::{self, Guarded};
 use super::error::{StorageError, of_http, of_object_store};
 use super::http::{Connector, HeaderFacts, Reach, Seen};
 use super::retry::{Failure, Patience};
-use super::{Depth, Environment, Listing, Now, Settings, Tuning, can_be_requested, xml};
+use super::{Begin, Depth, Environment, Listed, Listing, Now, Page, PageAsk, Settings, Span, Tuning, can_be_requested, xml};
 use crate::domain::{Addressing, ObjectRef, Timestamp, Transport};
 
+/// Entries of a page of a listing: what S3 gives at most.
+const PAGE: usize = 1_000;
 /// Largest answer to a call that is no GetObject.
 const ANSWER_LIMIT: usize = 16 << 20;
 
@@ -198,34 +200,47 @@ impl Bucket {
     /// # Errors
     /// [`StorageError`]; some entries may have been visited by then.
     pub async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
-        const OPERATION: &str = "ListObjectsV2";
-        let mut token: Option<String> = None;
+        let mut ask = PageAsk { prefix: prefix.to_owned(), depth, from: Begin::Start, limit: PAGE };
         loop {
-            let text = self
-                .patience()
-                .run(|| async {
-                    let mut call = Call::new(OPERATION, Method::GET, None).with("list-type", "2").with("encoding-type", "url");
-                    call.query.push(("prefix", prefix));
-                    if depth == Depth::OneLevel {
-                        call.query.push(("delimiter", "/"));
-                    }
-                    if let Some(token) = &token {
-                        call.query.push(("continuation-token", token));
-                    }
-                    self.send_text(call).await
-                })
-                .await?;
-            let page: xml::ListPage = xml::read(OPERATION, &text)?;
-            let next = page.next_continuation_token.clone().filter(|_| page.is_truncated);
-            if page.is_truncated && (next.is_none() || next == token) {
-                return Err(StorageError::BadAnswer { operation: OPERATION, why: "it goes on without saying where".into() });
-            }
-            visit(listing_of(page, prefix));
-            match next {
-                Some(next) => token = Some(next),
+            let page = self.page(&ask).await?;
+            let objects = page.objects.into_iter().map(|listed| listed.object).collect();
+            visit(Listing { objects, prefixes: page.prefixes, skipped: page.skipped });
+            match page.next {
+                Some(next) => ask.from = Begin::Token(next),
                 None => return Ok(()),
             }
         }
+    }
+
+    /// One page of what lies below a prefix.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
+        const OPERATION: &str = "ListObjectsV2";
+        let limit = ask.limit.clamp(1, PAGE).to_string();
+        let text = self
+            .patience()
+            .run(|| async {
+                let mut call = Call::new(OPERATION, Method::GET, None).with("list-type", "2").with("encoding-type", "url");
+                call.query.extend([("prefix", ask.prefix.as_str()), ("max-keys", limit.as_str())]);
+                if ask.depth == Depth::OneLevel {
+                    call.query.push(("delimiter", "/"));
+                }
+                match &ask.from {
+                    Begin::Start => {}
+                    Begin::After(key) => call.query.push(("start-after", key)),
+                    Begin::Token(token) => call.query.push(("continuation-token", token)),
+                }
+                self.send_text(call).await
+            })
+            .await?;
+        let page: xml::ListPage = xml::read(OPERATION, &text)?;
+        let next = page.next_continuation_token.clone().filter(|_| page.is_truncated);
+        if page.is_truncated && next.as_ref().is_none_or(|next| ask.from == Begin::Token(next.clone())) {
+            return Err(StorageError::BadAnswer { operation: OPERATION, why: "it goes on without saying where".into() });
+        }
+        Ok(Page { next, ..page_of(page, &ask.prefix) })
     }
 
     /// Asks whether the bucket answers at all, with the most telling error when it does not.
@@ -298,17 +313,46 @@ impl Bucket {
         Ok(Body { head, stream })
     }
 
-    /// A whole small object, and what the server says about it.
+    /// Begins one GET of an object whose size, and where `version` is `None` also whose version, only the answer tells. One
+    /// try. Where the object has no such bytes the body is empty.
+    ///
+    /// # Errors
+    /// As [`Bucket::get`].
+    pub async fn open(&self, key: &str, version: Option<&str>, span: &Span) -> Result<Body, Failure> {
+        const OPERATION: &str = "GetObject";
+        let path = object_path(key)?;
+        let range = match span {
+            Span::Whole => None,
+            Span::Bounded(range) => Some(GetRange::Bounded(range.clone())),
+            Span::From(start) => Some(GetRange::Offset(*start)),
+            Span::Last(length) => Some(GetRange::Suffix(*length)),
+        };
+        let options = GetOptions { range, version: version.map(str::to_owned), ..GetOptions::default() };
+        let answer = match self.store.get_opts(&path, options).await.map_err(|e| of_object_store(OPERATION, &self.endpoint, &e)) {
+            Ok(answer) => answer,
+            Err(Failure { error: StorageError::Refused { status: 416, .. }, .. }) => {
+                let head = self.head(key, version).await?;
+                return Ok(Body { head, stream: futures_util::stream::empty().boxed() });
+            }
+            Err(failure) => return Err(failure),
+        };
+        let head = head_of(&answer.meta, &answer.extensions);
+        let endpoint = self.endpoint.clone();
+        let stream = answer.into_stream().map_err(move |e| of_object_store(OPERATION, &endpoint, &e).error).boxed();
+        Ok(Body { head, stream })
+    }
+
+    /// A whole small object, the latest version where none is given, and what the server says about it.
     ///
     /// # Errors
     /// [`StorageError::BadAnswer`] where it is larger than `limit`; others.
-    pub async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError> {
+    pub async fn get_small(&self, key: &str, version: Option<&str>, limit: usize) -> Result<(Head, Bytes), StorageError> {
         const OPERATION: &str = "GetObject";
         let path = object_path(key)?;
         self.patience()
             .run(|| async {
-                let answer =
-                    self.store.get_opts(&path, GetOptions::default()).await.map_err(|e| of_object_store(OPERATION, &self.endpoint, &e))?;
+                let options = GetOptions { version: version.map(str::to_owned), ..GetOptions::default() };
+                let answer = self.store.get_opts(&path, options).await.map_err(|e| of_object_store(OPERATION, &self.endpoint, &e))?;
                 let head = head_of(&answer.meta, &answer.extensions);
                 if head.size > limit as u64 {
                     return Err(StorageError::TooLarge { limit: limit as u64 }.into());
@@ -446,28 +490,28 @@ fn head_of(meta: &object_store::ObjectMeta, extensions: &object_store::Extension
     Head { size: meta.size, etag: meta.e_tag.clone(), stored_at: Timestamp::from_unix(meta.last_modified.timestamp()), facts }
 }
 
-fn listing_of(page: xml::ListPage, prefix: &str) -> Listing {
-    let encoded = page.encoding_type.as_deref() == Some("url");
+fn page_of(answer: xml::ListPage, prefix: &str) -> Page {
+    let encoded = answer.encoding_type.as_deref() == Some("url");
     let plain = |key: &str| if encoded { xml::url_decode(key) } else { Some(key.to_owned()) };
-    let mut listing = Listing::default();
-    for object in page.contents {
+    let mut page = Page::default();
+    for object in answer.contents {
         let stored_at = xml::instant(&object.last_modified);
         match (plain(&object.key), stored_at) {
             // "directories" that some tools make
             (Some(key), _) if object.size == 0 && key.ends_with('/') && key.starts_with(prefix) => {}
             (Some(key), Some(stored_at)) if can_be_requested(&key) && key.starts_with(prefix) => {
-                listing.objects.push(ObjectRef { key, size: object.size, stored_at });
+                page.objects.push(Listed { object: ObjectRef { key, size: object.size, stored_at }, etag: object.etag });
             }
-            _ => listing.skipped += 1,
+            _ => page.skipped += 1,
         }
     }
-    for common in page.common_prefixes {
+    for common in answer.common_prefixes {
         match plain(&common.prefix) {
-            Some(p) if p.starts_with(prefix) && can_be_requested(p.strip_suffix('/').unwrap_or(&p)) => listing.prefixes.push(p),
-            _ => listing.skipped += 1,
+            Some(p) if p.starts_with(prefix) && can_be_requested(p.strip_suffix('/').unwrap_or(&p)) => page.prefixes.push(p),
+            _ => page.skipped += 1,
         }
     }
-    listing
+    page
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use super::bucket::Head;
 use super::error::StorageError;
 use super::http::HeaderFacts;
-use super::{Depth, Listing, can_be_requested};
+use super::{Begin, Depth, Listed, Listing, Page, PageAsk, can_be_requested};
 use crate::domain::{ObjectRef, Timestamp, Transport};
 
 /// Deepest nesting that a listing goes into.
@@ -97,6 +97,37 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(StorageError::Local { operation: "to open a directory", source }),
         }
+    }
+
+    /// One page of what lies below a prefix. The directory is read anew for each: for repositories of tools, not for millions of files.
+    ///
+    /// # Errors
+    /// As [`Directory::list`].
+    pub fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
+        let mut page = Page::default();
+        let after = match &ask.from {
+            Begin::Start => "",
+            Begin::After(key) | Begin::Token(key) => key.as_str(),
+        };
+        let mut found: Vec<(String, Option<ObjectRef>)> = Vec::new();
+        self.list(&ask.prefix, ask.depth, &mut |listing| {
+            page.skipped += listing.skipped;
+            found.extend(listing.objects.into_iter().map(|object| (object.key.clone(), Some(object))));
+            found.extend(listing.prefixes.into_iter().filter(|p| p.starts_with(&ask.prefix)).map(|p| (p, None)));
+        })?;
+        found.retain(|(name, _)| name.as_str() > after);
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        if found.len() > ask.limit {
+            found.truncate(ask.limit.max(1));
+            page.next = found.last().map(|(name, _)| name.clone());
+        }
+        for (name, object) in found {
+            match object {
+                Some(object) => page.objects.push(Listed { object, etag: None }),
+                None => page.prefixes.push(name),
+            }
+        }
+        Ok(page)
     }
 
     fn list_folder(

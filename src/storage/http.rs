@@ -36,7 +36,14 @@ pub struct HeaderFacts {
     pub lock_legal_hold: Option<String>,
     /// Further `x-amz-object-lock-*` headers, verbatim: the protocol grows.
     pub lock_other: Vec<(String, String)>,
+    /// What the owner said of the content (type, encoding, user metadata), for tools that read such things back.
+    pub content: Vec<(String, String)>,
 }
+
+/// Headers that describe content; `x-amz-meta-*` beside them.
+const OF_CONTENT: &[&str] = &["content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "expires"];
+/// Bytes of such headers that are kept. S3 allows 2 KiB of user metadata.
+const CONTENT_LIMIT: usize = 8 << 10;
 
 impl HeaderFacts {
     fn read(headers: &HeaderMap) -> Self {
@@ -47,6 +54,18 @@ impl HeaderFacts {
             .filter(|(name, _)| name.as_str().starts_with("x-amz-object-lock-") && !known.contains(&name.as_str()))
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).chars().take(200).collect()))
             .collect();
+        let mut left = CONTENT_LIMIT;
+        let content = headers
+            .iter()
+            .filter(|(name, _)| OF_CONTENT.contains(&name.as_str()) || name.as_str().starts_with("x-amz-meta-"))
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+            .take_while(|(name, value)| {
+                let needed = name.len() + value.len();
+                let fits = needed <= left;
+                left = left.saturating_sub(needed);
+                fits
+            })
+            .collect();
         Self {
             version: text("x-amz-version-id"),
             storage_class: text("x-amz-storage-class"),
@@ -56,6 +75,7 @@ impl HeaderFacts {
             lock_until: text(known[1]),
             lock_legal_hold: text(known[2]),
             lock_other,
+            content,
         }
     }
 }

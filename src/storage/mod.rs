@@ -20,6 +20,7 @@ mod xml;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,6 +133,32 @@ impl From<&Source> for Settings {
     }
 }
 
+/// Which bytes of an object, where its size need not be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Span {
+    /// All.
+    Whole,
+    /// From the first number to before the second, or to the end where the object is shorter.
+    Bounded(Range<u64>),
+    /// From here to the end.
+    From(u64),
+    /// So many at the end, or all where there are fewer.
+    Last(u64),
+}
+
+impl Span {
+    /// The bytes it means of an object of `size` bytes; `None` where it means none that exist.
+    pub fn within(&self, size: u64) -> Option<Range<u64>> {
+        let range = match *self {
+            Span::Whole => return Some(0..size),
+            Span::Bounded(ref range) => range.start..range.end.min(size),
+            Span::From(start) => start..size,
+            Span::Last(length) => size.saturating_sub(length)..size,
+        };
+        (range.start < range.end).then_some(range)
+    }
+}
+
 /// What a listing found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -149,6 +176,52 @@ impl Listing {
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty() && self.prefixes.is_empty() && self.skipped == 0
     }
+}
+
+/// One object of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Key, size and time.
+    pub object: ObjectRef,
+    /// Entity tag, quoted as the server writes it, where the listing shows one.
+    pub etag: Option<String>,
+}
+
+/// Which page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageAsk {
+    /// A plain string: it need not end at a slash.
+    pub prefix: String,
+    /// How deep.
+    pub depth: Depth,
+    /// Where it begins.
+    pub from: Begin,
+    /// Entries at most, 1 to 1000.
+    pub limit: usize,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// At the first key.
+    Start,
+    /// After this key, which need not exist.
+    After(String),
+    /// Where the page before it ended: its [`Page::next`].
+    Token(String),
+}
+
+/// A page of a listing, in the order of keys (bytes of UTF-8).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Objects.
+    pub objects: Vec<Listed>,
+    /// With [`Depth::OneLevel`]: the "directories" below the prefix, each ending in a slash.
+    pub prefixes: Vec<String>,
+    /// Entries that are not shown, as in [`Listing::skipped`].
+    pub skipped: u64,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<String>,
 }
 
 /// How deep a listing goes.

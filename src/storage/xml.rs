@@ -25,6 +25,8 @@ pub(super) struct Contents {
     pub key: String,
     pub size: u64,
     pub last_modified: String,
+    #[serde(rename = "ETag")]
+    pub etag: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

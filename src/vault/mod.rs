@@ -6,9 +6,12 @@
 
 mod chain;
 mod error;
+mod flow;
+pub mod gateway;
 mod points;
 mod read_only;
 mod reader;
+mod reads;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +32,8 @@ use read_only::{Local, S3};
 use reader::Fetch;
 
 use crate::domain::{
-    Blake3, LockFacts, ObjectRef, PointPattern, Pseudonym, RestoreChain, Sha256, Source, StorageLocation, TimeZone, Transport,
+    Blake3, LockFacts, ObjectRef, PointPattern, Pseudonym, RangeRead, Reader, RestoreChain, Sha256, Source, StorageLocation, TimeZone,
+    Transport,
 };
 use crate::storage::{Bucket, Directory, Environment, Head, Now, Patience, Settings, StorageError};
 
@@ -45,6 +49,7 @@ pub struct VaultView {
     pattern: Option<PointPattern>,
     zone: Option<TimeZone>,
     runtime: Handle,
+    by: Reader,
 }
 
 impl fmt::Debug for VaultView {
@@ -111,7 +116,17 @@ impl VaultView {
     pub fn over(store: Arc<dyn ReadStore>, prefix: String, pattern: Option<PointPattern>, zone: Option<TimeZone>) -> Self {
         let log = Arc::new(ChainLog::default());
         let store = Arc::new(Recorded { below: store, log: Arc::clone(&log) });
-        Self { store, log, prefix, pattern, zone, runtime: Handle::current() }
+        Self { store, log, prefix, pattern, zone, runtime: Handle::current(), by: Reader::Pipeline }
+    }
+
+    /// The same view, whose reads the chain has under another reader.
+    pub fn as_reader(&self, by: Reader) -> Self {
+        Self { by, ..self.clone() }
+    }
+
+    /// What every key that this view shows begins with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// All recovery points below the prefix.
@@ -173,13 +188,13 @@ impl VaultView {
     }
 
     fn enter(&self, object: &ObjectRef, role: &str, head: Head, lock: LockFacts) -> Pinned {
-        let entry = self.log.enter(Entry::new(&object.key, role, &head, lock));
+        let entry = self.log.enter(Entry::new(&object.key, role, &head, Some(lock)));
         Pinned {
             object: ObjectRef { key: object.key.clone(), size: head.size, stored_at: head.stored_at },
             role: role.to_owned(),
             version: entry.version.clone(),
             etag: entry.etag.clone(),
-            lock: entry.lock.clone(),
+            lock: entry.lock(),
             lock_other: head.facts.lock_other,
             storage_class: entry.storage_class.clone(),
             server_encryption: entry.server_encryption.clone(),
@@ -200,6 +215,9 @@ impl VaultView {
         let fetch = Fetch { store: Arc::clone(&self.store), entry: Arc::clone(&pinned.entry), patience };
         let bytes = Bytes::from(fetch.part(0..size).await?.concat());
         pinned.entry.set_digests(reader::digests_of(&bytes));
+        if size > 0 {
+            pinned.entry.note(RangeRead { by: self.by, start: 0, end: size, bytes: size, blake3: None });
+        }
         Ok(bytes)
     }
 
@@ -225,7 +243,27 @@ impl VaultView {
             runtime: self.runtime.clone(),
             sha256: digesting == Digesting::Both,
             ended: CancellationToken::new(),
+            by: self.by,
         }
+    }
+
+    /// Asks for the locks of all object versions in the chain whose lock nobody asked for yet: of those that a tool read
+    /// through the gateway. Several at a time. What cannot be asked for stays unknown, and is counted.
+    ///
+    /// # Errors
+    /// The last failure, with the number of versions whose lock could not be asked for. The others are settled.
+    pub async fn settle_locks(&self) -> Result<(), (usize, VaultError)> {
+        let open = self.log.entries().into_iter().filter(|entry| !entry.is_settled());
+        let mut asked = stream::iter(open)
+            .map(|entry| async move { self.store.lock(&entry.key, &entry.head()).await.map(|lock| entry.settle(lock)) })
+            .buffer_unordered(LOOKS);
+        let mut failed = None;
+        while let Some(answer) = asked.next().await {
+            if let Err(error) = answer {
+                failed = Some((failed.map_or(0, |(times, _): (usize, VaultError)| times) + 1, error.into()));
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// What was pinned and read so far. `name` gives each key its pseudonym.

@@ -88,7 +88,7 @@ async fn read_set(store: Arc<dyn ReadStore>, prefix: String, id: String) -> Resu
     let folder = format!("{prefix}{id}/");
     let key = format!("{folder}{MANIFEST}");
     let broken = |why: String| Ok(Found::Broken(BrokenPoint { id: id.clone(), why }));
-    let (head, bytes) = match store.get_small(&key, MAX_BYTES as usize).await {
+    let (head, bytes) = match store.get_small(&key, None, MAX_BYTES as usize).await {
         Ok(found) => found,
         Err(StorageError::NoSuchObject) if looks_like_ours(&id) => return Ok(Found::HalfWritten),
         Err(StorageError::NoSuchObject) => return Ok(Found::NoSet),

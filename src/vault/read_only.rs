@@ -4,13 +4,16 @@
 //! the first; `AsOf`, `Bounded` and `Sabotaged` belong between it and the backend.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::domain::{LockFacts, LockState, Transport};
 use crate::storage::{
-    Body, Bucket, BucketLock, Depth, Directory, Failure, Head, Listing, LocalFile, Retention, StorageError, Tuning, Wanted, lock_state,
+    Body, Bucket, BucketLock, Depth, Directory, Failure, Head, Listing, LocalFile, Page, PageAsk, Retention, Span, StorageError, Tuning,
+    Wanted, lock_state,
 };
 
 /// What a drill may do to a storage: look and read. Every implementation promises that nothing it does changes what is
@@ -20,14 +23,25 @@ use crate::storage::{
 pub trait ReadStore: fmt::Debug + Send + Sync {
     /// Hands what lies below `prefix` to `visit`, page by page.
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError>;
+    /// One page of what lies below a prefix.
+    async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError>;
     /// Whether the storage answers, and lets these credentials list.
     async fn probe(&self, prefix: &str) -> Result<(), StorageError>;
     /// What is known of one object version; the latest where none is given.
     async fn head(&self, key: &str, version: Option<&str>) -> Result<Head, StorageError>;
     /// Begins to read a part of one object version. One try.
     async fn get(&self, wanted: &Wanted) -> Result<Body, Failure>;
-    /// The latest version of a whole small object.
-    async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError>;
+    /// Begins to read an object whose size is not known yet; the latest version where none is given. One try. The body is
+    /// empty where the object has no such bytes. A layer that has nothing better to do looks first, then gets.
+    async fn open(&self, key: &str, version: Option<&str>, span: &Span) -> Result<Body, Failure> {
+        let head = self.head(key, version).await?;
+        let range = span.within(head.size).filter(|range| !range.is_empty());
+        let Some(range) = range else { return Ok(Body { head, stream: futures_util::stream::empty().boxed() }) };
+        let wanted = Wanted { key: key.to_owned(), version: head.facts.version.clone(), etag: head.etag.clone(), range };
+        self.get(&wanted).await
+    }
+    /// A whole small object; the latest version where none is given.
+    async fn get_small(&self, key: &str, version: Option<&str>, limit: usize) -> Result<(Head, Bytes), StorageError>;
     /// The lock of the object version that `head` describes.
     async fn lock(&self, key: &str, head: &Head) -> Result<LockFacts, StorageError>;
     /// The file behind an object, where the storage is local: it needs no ranges and no second tries.
@@ -57,6 +71,9 @@ impl ReadStore for S3 {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
         self.bucket.list(prefix, depth, visit).await
     }
+    async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
+        self.bucket.page(ask).await
+    }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.bucket.probe(prefix).await
     }
@@ -66,8 +83,11 @@ impl ReadStore for S3 {
     async fn get(&self, wanted: &Wanted) -> Result<Body, Failure> {
         self.bucket.get(wanted).await
     }
-    async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError> {
-        self.bucket.get_small(key, limit).await
+    async fn open(&self, key: &str, version: Option<&str>, span: &Span) -> Result<Body, Failure> {
+        self.bucket.open(key, version, span).await
+    }
+    async fn get_small(&self, key: &str, version: Option<&str>, limit: usize) -> Result<(Head, Bytes), StorageError> {
+        self.bucket.get_small(key, version, limit).await
     }
 
     /// Three-valued. What HEAD shows is believed; what it does not show is asked for, because a HEAD without lock headers
@@ -110,6 +130,26 @@ impl ReadStore for S3 {
     }
 }
 
+/// Bytes of a local file that are read at one go.
+const CHUNK: u64 = 256 << 10;
+
+/// So many bytes of a file that is still what it was when it was opened.
+fn chunk(file: &LocalFile, start: u64, length: u64) -> Result<Bytes, StorageError> {
+    let local = |source| StorageError::Local { operation: "to read a file", source };
+    let mut bytes = vec![0; length as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], start + filled as u64).map_err(local)? {
+            0 => return Err(StorageError::Changed),
+            n => filled += n,
+        }
+    }
+    if !file.is_unchanged().map_err(local)? {
+        return Err(StorageError::Changed);
+    }
+    Ok(bytes.into())
+}
+
 /// A local directory.
 #[derive(Debug)]
 pub(super) struct Local {
@@ -127,6 +167,9 @@ impl ReadStore for Local {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError> {
         self.directory.list(prefix, depth, visit)
     }
+    async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
+        self.directory.page(ask)
+    }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.directory.list(prefix, Depth::OneLevel, &mut |_| {})
     }
@@ -134,32 +177,34 @@ impl ReadStore for Local {
         Ok(self.directory.open_file(key)?.head)
     }
     async fn get(&self, wanted: &Wanted) -> Result<Body, Failure> {
-        use futures_util::StreamExt;
         let file = self.directory.open_file(&wanted.key)?;
         if wanted.etag.is_some() && wanted.etag != file.head.etag {
             return Err(StorageError::Changed.into());
         }
-        let local = |source| StorageError::Local { operation: "to read a file", source };
-        let length = wanted.range.end.min(file.head.size).saturating_sub(wanted.range.start) as usize;
-        let mut bytes = vec![0; length];
-        let mut filled = 0;
-        while filled < length {
-            match file.read_at(&mut bytes[filled..], wanted.range.start + filled as u64).map_err(local)? {
-                0 => break,
-                n => filled += n,
+        let head = file.head.clone();
+        let range = wanted.range.start..wanted.range.end.min(head.size);
+        let stream = stream::try_unfold((Arc::new(file), range), |(file, range)| async move {
+            if range.is_empty() {
+                return Ok(None);
             }
-        }
-        bytes.truncate(filled);
-        Ok(Body { head: file.head.clone(), stream: futures_util::stream::iter([Ok(Bytes::from(bytes))]).boxed() })
+            let theirs = Arc::clone(&file);
+            let (start, length) = (range.start, (range.end - range.start).min(CHUNK));
+            // a disk may take its time, and the file may lie on a network
+            let read = tokio::task::spawn_blocking(move || chunk(&theirs, start, length)).await;
+            let bytes = read.map_err(|_| StorageError::Local { operation: "to read a file", source: io::ErrorKind::Other.into() })??;
+            let next = start + bytes.len() as u64;
+            Ok::<_, StorageError>(Some((bytes, (file, next..range.end))))
+        });
+        Ok(Body { head, stream: stream.boxed() })
     }
-    async fn get_small(&self, key: &str, limit: usize) -> Result<(Head, Bytes), StorageError> {
+    async fn get_small(&self, key: &str, _version: Option<&str>, limit: usize) -> Result<(Head, Bytes), StorageError> {
         let file = self.directory.open_file(key)?;
         if file.head.size > limit as u64 {
             return Err(StorageError::TooLarge { limit: limit as u64 });
         }
         let wanted = Wanted { key: key.to_owned(), version: None, etag: file.head.etag.clone(), range: 0..file.head.size };
-        let mut body = self.get(&wanted).await.map_err(|failure| failure.error)?;
-        let bytes = futures_util::StreamExt::next(&mut body.stream).await.transpose()?.unwrap_or_default();
+        let body = self.get(&wanted).await.map_err(|failure| failure.error)?;
+        let bytes = Bytes::from(body.stream.try_collect::<Vec<_>>().await?.concat());
         if bytes.len() as u64 != file.head.size || !file.is_unchanged().unwrap_or(false) {
             return Err(StorageError::Changed);
         }

@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::chain::{Digests, Entry, Hashing};
 use super::error::VaultError;
 use super::read_only::ReadStore;
-use crate::domain::{Blake3, Sha256};
+use crate::domain::{Blake3, RangeRead, Reader, Sha256};
 use crate::storage::{Failure, LocalFile, Patience, StorageError, Wanted};
 
 /// Ranges are not cut smaller than this: a request costs more than the bytes.
@@ -33,6 +33,7 @@ pub struct SealedObject {
     pub(super) runtime: Handle,
     pub(super) sha256: bool,
     pub(super) ended: CancellationToken,
+    pub(super) by: Reader,
 }
 
 impl SealedObject {
@@ -73,7 +74,8 @@ impl SealedObject {
                     return Err(into_io(VaultError::of_reading(&self.entry.role, StorageError::Changed)));
                 }
                 self.entry.count_request();
-                Ok(Box::new(LocalReader { file, entry: Arc::clone(&self.entry), next: range.start, end: range.end, hashing }))
+                let noted = Noted { entry: Arc::clone(&self.entry), by: self.by, range: range.clone(), bytes: 0 };
+                Ok(Box::new(LocalReader { file, noted, next: range.start, end: range.end, hashing }))
             }
             None => Ok(Box::new(self.remote(range, hashing))),
         }
@@ -87,6 +89,7 @@ impl SealedObject {
         let patience = Patience::for_reading(&tuning);
         let (sender, parts) = mpsc::channel(1);
         let left = range.end - range.start;
+        let noted = Noted { entry: Arc::clone(&self.entry), by: self.by, range: range.clone(), bytes: 0 };
         let fetch = Fetch { store: Arc::clone(&self.store), entry: Arc::clone(&self.entry), patience };
         let work = async move {
             let starts = (range.start..range.end).step_by(usize::try_from(step).unwrap_or(usize::MAX));
@@ -115,12 +118,29 @@ impl SealedObject {
             }
         };
         let work = AbortOnDropHandle::new(self.runtime.spawn(work));
-        RemoteReader { parts, current: VecDeque::new(), left, hashing, entry: Arc::clone(&self.entry), _work: work }
+        RemoteReader { parts, current: VecDeque::new(), left, hashing, noted, _work: work }
     }
 }
 
 fn into_io(error: VaultError) -> io::Error {
     io::Error::other(error)
+}
+
+/// Writes into the chain, when its reader ends, what was read.
+struct Noted {
+    entry: Arc<Entry>,
+    by: Reader,
+    range: Range<u64>,
+    bytes: u64,
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        let Range { start, end } = self.range;
+        if end > start {
+            self.entry.note(RangeRead { by: self.by, start, end, bytes: self.bytes, blake3: None });
+        }
+    }
 }
 
 /// Fetches parts of one object version.
@@ -174,14 +194,14 @@ impl Fetch {
 
     async fn attempt(&self, frames: &mut Vec<Bytes>, next: &mut u64, end: u64, deadline: &mut Pin<Box<Sleep>>) -> Result<(), Failure> {
         let entry = &self.entry;
-        let wanted = Wanted { key: entry.key.clone(), version: entry.version.clone(), etag: entry.etag.clone(), range: *next..end };
+        let wanted =
+            Wanted { key: entry.key.as_ref().to_owned(), version: entry.version.clone(), etag: entry.etag.clone(), range: *next..end };
         let mut body = tokio::select! {
             answer = self.store.get(&wanted) => answer?,
             () = deadline => return Err(silent().into()),
         };
         // a server that ignores If-Match or versionId must not get away with it
-        let other_version = entry.version.is_some() && body.head.facts.version.is_some() && entry.version != body.head.facts.version;
-        if body.head.size != entry.size || body.head.etag != entry.etag || other_version {
+        if !entry.is(&body.head) {
             return Err(StorageError::Changed.into());
         }
         while *next < end {
@@ -214,7 +234,7 @@ struct RemoteReader {
     current: VecDeque<Bytes>,
     left: u64,
     hashing: Option<Hashing>,
-    entry: Arc<Entry>,
+    noted: Noted,
     /// Ends the fetching when the reader is dropped.
     _work: AbortOnDropHandle<()>,
 }
@@ -226,7 +246,7 @@ impl Read for RemoteReader {
         }
         loop {
             if self.left == 0 {
-                finish(&mut self.hashing, &self.entry);
+                finish(&mut self.hashing, &self.noted.entry);
                 return Ok(0);
             }
             if let Some(frame) = self.current.front_mut() {
@@ -236,8 +256,9 @@ impl Read for RemoteReader {
                     self.current.pop_front();
                 }
                 self.left -= n as u64;
+                self.noted.bytes += n as u64;
                 if self.left == 0 {
-                    finish(&mut self.hashing, &self.entry);
+                    finish(&mut self.hashing, &self.noted.entry);
                 }
                 return Ok(n);
             }
@@ -264,7 +285,7 @@ fn finish(hashing: &mut Option<Hashing>, entry: &Entry) {
 
 struct LocalReader {
     file: LocalFile,
-    entry: Arc<Entry>,
+    noted: Noted,
     next: u64,
     end: u64,
     hashing: Option<Hashing>,
@@ -275,7 +296,7 @@ impl LocalReader {
     fn end_reached(&mut self) -> io::Result<()> {
         match self.file.is_unchanged() {
             Ok(true) => {
-                finish(&mut self.hashing, &self.entry);
+                finish(&mut self.hashing, &self.noted.entry);
                 Ok(())
             }
             Ok(false) => Err(self.changed()),
@@ -284,7 +305,7 @@ impl LocalReader {
     }
 
     fn changed(&self) -> io::Error {
-        into_io(VaultError::of_reading(&self.entry.role, StorageError::Changed))
+        into_io(VaultError::of_reading(&self.noted.entry.role, StorageError::Changed))
     }
 }
 
@@ -305,7 +326,8 @@ impl Read for LocalReader {
         if n == 0 {
             return Err(self.changed());
         }
-        self.entry.count_bytes(n);
+        self.noted.entry.count_bytes(n);
+        self.noted.bytes += n as u64;
         if let Some(hashing) = &mut self.hashing {
             hashing.update(&buffer[..n]);
         }

@@ -93,6 +93,7 @@ pub fn object(name: u8, role: &str, lock: LockState) -> ObjectRead {
         lock: LockFacts { state: lock, legal_hold: Some(false) },
         storage_class: Some("STANDARD".into()),
         server_encryption: Some("AES256".into()),
+        reads: Vec::new(),
     }
 }
 
@@ -118,7 +119,10 @@ pub fn point() -> DrillEventKind {
 
 pub fn chain() -> DrillEventKind {
     DrillEventKind::ChainRecorded {
-        chain: RestoreChain { objects: vec![object(1, "manifest", locked()), object(2, "index", locked()), object(3, "part", locked())] },
+        chain: RestoreChain {
+            objects: vec![object(1, "manifest", locked()), object(2, "index", locked()), object(3, "part", locked())],
+            summary: None,
+        },
         transport: Transport {
             store: "s3".into(),
             endpoint: "s3.example.org:443".into(),

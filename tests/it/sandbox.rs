@@ -651,7 +651,7 @@ fn all_of_this_holds_for_an_ordinary_user() {
     let out = Command::new("setpriv")
         .args(["--reuid=1000", "--regid=1000", "--clear-groups"])
         .arg(&tests)
-        .args(["sandbox::", "--test-threads=2"])
+        .args(["sandbox::", "sandbox_kit::", "--test-threads=2"])
         .env("FIREDRILL_TEST_HELPER", &helper)
         .env("TMPDIR", &home)
         .current_dir("/")

@@ -149,6 +149,11 @@ impl Recorder {
         Ok(())
     }
 
+    /// Attempts so far.
+    pub fn total(&self) -> u64 {
+        lock(&self.heard).total
+    }
+
     fn add(&self, inlet: Inlet) {
         lock(&self.heard).inbox.push(inlet);
         self.ring();

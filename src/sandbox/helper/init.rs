@@ -14,7 +14,7 @@ use super::super::spec::Afterwards;
 use super::super::wire::{self, FromHelper, HowEnded, LockDown, Place, RunOrder, Seen, Setup, ToHelper};
 use super::listen::{self, RouteCount};
 use super::lock_down::Asking;
-use super::{At, Parts, StepError, borrow, lock_down, report_failure, rootfs, start_timer};
+use super::{At, Parts, StepError, borrow, files, lock_down, report_failure, rootfs, start_timer};
 use crate::sandbox::sys::check;
 
 /// Never returns: the namespace lives and dies with this process.
@@ -54,13 +54,15 @@ fn build<'a>(setup: &'a Setup, parts: Parts, control: &OwnedFd) -> Result<Init<'
     init.asking = if lock_down.deaf.is_none() { Asking::Yes } else { Asking::No };
     let name_sockets = listen::name_sockets().at("listen for questions for names")?;
     init.unrouted = RouteCount::start().ok();
+    let served = if setup.served_hosts.is_empty() { Vec::new() } else { vec![listen::serving_socket().at("open a listener")?] };
     let pid_namespace = File::open("/proc/self/ns/pid").at("open the pid namespace")?;
     // SAFETY: a plain call with values. After this nobody inside may look into PID 1, not even as the same user.
     unsafe {
         check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0)).at("hide PID 1's memory")?;
     }
-    let passed: Vec<OwnedFd> = std::iter::once(OwnedFd::from(pid_namespace)).chain(made).chain(name_sockets).collect();
-    wire::send(control, &FromHelper::Ready { lock_down }, &borrow(&passed)).at("say that the sandbox stands")?;
+    let listeners = served.len();
+    let passed: Vec<OwnedFd> = std::iter::once(OwnedFd::from(pid_namespace)).chain(made).chain(name_sockets).chain(served).collect();
+    wire::send(control, &FromHelper::Ready { lock_down, listeners }, &borrow(&passed)).at("say that the sandbox stands")?;
     Ok(init)
 }
 
@@ -165,10 +167,12 @@ impl Init<'_> {
         let cpu_before = cpu_of_children();
         let (seconds, nanos) = (order.timeout_ns / 1_000_000_000, (order.timeout_ns % 1_000_000_000) as u32);
         let timer = start_timer(seconds, nanos)?;
-        let child = match self.start(&order, fds, control) {
+        let started = files::place(self.setup, &order.files).map_err(|e| ("make its files".to_owned(), e));
+        let child = match started.and_then(|()| self.start(&order, fds, control)) {
             Ok(child) => child,
             Err((step, error)) => {
                 let errno = error.raw_os_error().unwrap_or(0);
+                files::remove();
                 wire::send(control, &FromHelper::NotStarted { seq, step, errno }, &[])?;
                 return Ok(None);
             }
@@ -198,6 +202,9 @@ impl Init<'_> {
         let by_itself = matches!(how, HowEnded::Status(_) | HowEnded::Signal(_));
         if !by_itself || order.afterwards == Afterwards::KillRest {
             kill_all();
+        }
+        if !order.files.is_empty() {
+            files::remove();
         }
         wire::send(control, &FromHelper::Ended { seq, how, took_ns: order.timeout_ns.saturating_sub(left_ns), seen }, &[])?;
         Ok(then)

@@ -160,6 +160,11 @@ pub(super) fn name_sockets() -> io::Result<Vec<OwnedFd>> {
     Ok(sockets)
 }
 
+/// Where the runner serves what programs inside may read: a port of the loopback that the kernel chooses.
+pub(super) fn serving_socket() -> io::Result<OwnedFd> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.into())
+}
+
 /// The namespace's own count of packets that had no route: what the list of attempts is held against.
 #[derive(Debug)]
 pub(super) struct RouteCount {

@@ -107,7 +107,9 @@ fn restrict_files() -> io::Result<&'static str> {
             rules = rules.add_rule(PathBeneath::new(root, read))?;
         }
         let proc = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile;
-        for (path, access) in [("/proc", proc), ("/dev", all), ("/tmp", all), ("/run", all), (super::rootfs::DATA, all)] {
+        for (path, access) in
+            [("/proc", proc), ("/dev", all), ("/tmp", all), ("/run", all), (super::rootfs::DATA, all), (super::super::KIT_DIRECTORY, all)]
+        {
             if let Ok(fd) = PathFd::new(path) {
                 rules = rules.add_rule(PathBeneath::new(fd, access))?;
             }

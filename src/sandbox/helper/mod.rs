@@ -8,6 +8,7 @@
 //! and monitor and PID 1 see that. A parent-death signal would not do between runner and monitor: it fires when the
 //! *thread* ends that started the monitor. Between monitor and PID 1 it does, both having one thread only.
 
+mod files;
 mod init;
 mod listen;
 mod lock_down;
@@ -23,7 +24,7 @@ use rustix::thread::UnshareFlags;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 
 use super::sys::{check, clone_tree, make_tmpfs};
-use super::wire::{self, FromHelper, IdMap, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
+use super::wire::{self, FromHelper, HostDirectory, IdMap, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
 
 /// The hidden command by which the binary is asked to be the helper.
 pub(super) const HELPER_ARGUMENT: &str = "__sandbox";
@@ -154,8 +155,10 @@ fn become_root_inside(control: &OwnedFd, setup: &Setup) -> Result<(), StepError>
 pub(super) struct Parts {
     /// `cgroup.procs` of each control group, open for writing.
     pub doors: Vec<OwnedFd>,
-    /// Detached mount of the scratch.
+    /// Detached mount of the scratch, or of the restored tree alone.
     pub scratch: OwnedFd,
+    /// Detached mount of the kit, where the scratch's does not hold it.
+    pub kit: Option<OwnedFd>,
     /// Whether the scratch was made here, so that its directory must be passed back.
     pub scratch_is_ours: bool,
     /// Detached mounts of what is shown, in the order of the setup.
@@ -166,17 +169,26 @@ fn gather(setup: &Setup, fds: Vec<OwnedFd>) -> Result<Parts, StepError> {
     let mut fds = fds.into_iter();
     let missing = || ("read the order", io::Error::from(io::ErrorKind::InvalidData));
     let doors: Vec<OwnedFd> = fds.by_ref().take(setup.cgroup_doors).collect();
+    let mut kit = None;
     let (scratch, scratch_is_ours) = match &setup.scratch {
-        ScratchOrder::PassedMount | ScratchOrder::PassedDirectory => (fds.next().ok_or_else(missing)?, false),
+        ScratchOrder::PassedMount => (fds.next().ok_or_else(missing)?, false),
+        ScratchOrder::PassedDirectories => {
+            let tree = fds.next().ok_or_else(missing)?;
+            kit = Some(fds.next().ok_or_else(missing)?);
+            (tree, false)
+        }
         ScratchOrder::MakeTmpfs { bytes, inodes } => (make_tmpfs(&setup.label, *bytes, *inodes).at("make the scratch tmpfs")?.0, true),
-        ScratchOrder::FindDirectory { path, dev, ino } => (find_directory(path, *dev, *ino)?, false),
+        ScratchOrder::FindDirectories { tree, kit: other } => {
+            kit = Some(find_directory(other)?);
+            (find_directory(tree)?, false)
+        }
     };
     let shown: Vec<OwnedFd> =
         if setup.shown_passed { fds.collect() } else { setup.shown.iter().map(clone_shown).collect::<Result<_, _>>()? };
     if shown.len() != setup.shown.len() || doors.len() != setup.cgroup_doors {
         return Err(missing());
     }
-    Ok(Parts { doors, scratch, scratch_is_ours, shown })
+    Ok(Parts { doors, scratch, kit, scratch_is_ours, shown })
 }
 
 /// A detached, read-only mount of a host directory or device.
@@ -190,10 +202,11 @@ pub(super) fn clone_shown(shown: &Shown) -> Result<OwnedFd, StepError> {
 }
 
 /// Found by name in our own mount namespace; it must be the directory that the runner made.
-fn find_directory(path: &std::path::Path, dev: u64, ino: u64) -> Result<OwnedFd, StepError> {
-    let tree = clone_tree(path, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV).at("find the scratch directory")?;
+fn find_directory(wanted: &HostDirectory) -> Result<OwnedFd, StepError> {
+    let tree =
+        clone_tree(&wanted.path, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV).at("find the scratch directory")?;
     let stat = rustix::fs::fstat(&tree).at("find the scratch directory")?;
-    if (stat.st_dev, stat.st_ino) != (dev, ino) {
+    if (stat.st_dev, stat.st_ino) != (wanted.dev, wanted.ino) {
         return Err(("find the scratch directory", io::ErrorKind::NotFound.into()));
     }
     Ok(tree)

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::mount::{MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, mount, mount_bind, move_mount, unmount};
 
-use super::super::scratch::{SPOOL, TREE};
+use super::super::scratch::{KIT, SPOOL, TREE};
 use super::super::wire::{ScratchOrder, Setup, ShownKind};
 use super::{At, INNER_ID, Parts, StepError};
 use crate::sandbox::sys::{check, mount_setattr};
 
 /// Where the restored tree is inside.
-pub(in crate::sandbox) const DATA: &str = "/data";
+pub(in crate::sandbox) const DATA: &str = super::super::DATA_DIRECTORY;
 const ETC_NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 const ETC_HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 drill\n";
 /// Whoever reads these learns something about the host.
@@ -109,10 +109,12 @@ fn write_etc(setup: &Setup) -> io::Result<()> {
     let users =
         format!("root:x:0:0:root:/:/bin/sh\ndrill:x:{INNER_ID}:{INNER_ID}:drill:{DATA}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n");
     let groups = format!("root:x:0:\ndrill:x:{INNER_ID}:\nnogroup:x:65534:\n");
+    let served: String = setup.served_hosts.iter().map(|host| format!("127.0.0.1 {host}\n")).collect();
+    let hosts = format!("{ETC_HOSTS}{served}");
     for (name, text) in [
         ("passwd", users.as_str()),
         ("group", groups.as_str()),
-        ("hosts", ETC_HOSTS),
+        ("hosts", hosts.as_str()),
         ("hostname", "drill\n"),
         ("nsswitch.conf", ETC_NSSWITCH),
     ] {
@@ -126,14 +128,19 @@ fn write_etc(setup: &Setup) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the restored tree, and only that, at its place.
+/// Puts the restored tree and the kit, and only those, at their places.
 fn attach_scratch(setup: &Setup, parts: &Parts) -> Result<Option<OwnedFd>, StepError> {
     let step = "attach the scratch";
     let data = relative(Path::new(DATA));
+    let kit = relative(Path::new(super::super::KIT_DIRECTORY));
     fs::create_dir_all(&data).at(step)?;
+    fs::create_dir_all(&kit).at(step)?;
     match setup.scratch {
-        ScratchOrder::PassedDirectory | ScratchOrder::FindDirectory { .. } => {
+        ScratchOrder::PassedDirectories | ScratchOrder::FindDirectories { .. } => {
             attach(&parts.scratch, &data).at(step)?;
+            if let Some(room) = &parts.kit {
+                attach(room, &kit).at(step)?;
+            }
             Ok(None)
         }
         ScratchOrder::PassedMount | ScratchOrder::MakeTmpfs { .. } => {
@@ -141,6 +148,7 @@ fn attach_scratch(setup: &Setup, parts: &Parts) -> Result<Option<OwnedFd>, StepE
             fs::create_dir("stage").at(step)?;
             attach(&parts.scratch, Path::new("stage")).at(step)?;
             mount_bind(format!("stage/{TREE}"), data.as_path()).at(step)?;
+            mount_bind(format!("stage/{KIT}"), kit.as_path()).at(step)?;
             unmount("stage", UnmountFlags::DETACH).at(step)?;
             fs::remove_dir("stage").at(step)?;
             Ok(made)
@@ -148,11 +156,12 @@ fn attach_scratch(setup: &Setup, parts: &Parts) -> Result<Option<OwnedFd>, StepE
     }
 }
 
-/// Makes the two directories of a scratch that was made here.
+/// Makes the directories of a scratch that was made here.
 fn furnish(mount: &OwnedFd) -> io::Result<OwnedFd> {
     let directory = openat(mount.as_fd(), c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    mkdirat(&directory, TREE, Mode::RWXU)?;
-    mkdirat(&directory, SPOOL, Mode::RWXU)?;
+    for room in [TREE, SPOOL, KIT] {
+        mkdirat(&directory, room, Mode::RWXU)?;
+    }
     Ok(directory)
 }
 
