@@ -22,8 +22,8 @@ use crate::config::{ConfigError, Overrides, Settings, load_settings};
 use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Trigger};
 use crate::drill::{self, Listener, Order, RecordError, Recorder, Services, Vaults};
 use crate::evidence::{
-    Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, check_writable, names,
-    seal_evidence,
+    Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, attachment,
+    check_writable, names, seal_evidence,
 };
 use crate::restore::Progress;
 use crate::sandbox::{Isolation, SwapPolicy};
@@ -147,6 +147,7 @@ impl App {
         let vaults = self.vaults();
         let services = Services {
             clock: &*self.clock,
+            now: self.now(),
             vaults: &vaults,
             keys: &keyring,
             pseudonyms: &pseudonyms,
@@ -166,6 +167,12 @@ impl App {
         Ok(sealed)
     }
 
+    /// Wall time, for what lives on threads of its own.
+    fn now(&self) -> Arc<dyn Fn() -> crate::domain::Timestamp + Send + Sync> {
+        let clock = Arc::clone(&self.clock);
+        Arc::new(move || clock.now())
+    }
+
     /// Seals the evidence of a finished drill.
     fn seal(
         &self,
@@ -178,6 +185,11 @@ impl App {
         let issuer = signer.issuer();
         let report = Report::from_events(events, issuer.clone()).map_err(failed)?;
         let mut extra = vec![(names::REPORT_HTML.to_owned(), crate::report::html(&report))];
+        if let Some(chain) = report.backup.chain.summary.as_ref().and_then(|summary| summary.file.as_ref()) {
+            let path = attachment(journal, &chain.name);
+            let bytes = fs::read(&path).map_err(|source| failed(EvidenceError::Read { path: path.clone(), source }))?;
+            extra.push((chain.name.clone(), bytes));
+        }
         if let Some(annex) = annex
             && !self.settings.annex_recipients.is_empty()
         {
@@ -293,6 +305,7 @@ impl Desk {
 
     /// The evidence is sealed: nothing is left to close.
     fn clear(self) {
+        let _ = fs::remove_file(attachment(&self.journal, names::CHAIN));
         for path in [&self.journal, &self.lock] {
             if let Err(error) = fs::remove_file(path) {
                 tracing::warn!("{} could not be removed: {error}", path.display());

@@ -46,6 +46,7 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
         format!("read {} in {} objects from storage", ByteSize(point.size), point.objects.len()),
         match point.form {
             PointForm::SealedSet => "unseal and unpack the set, every byte hashed against its manifest".to_owned(),
+            PointForm::Snapshot | PointForm::Repository => "have the scenario's tools restore it from a read-only view".to_owned(),
             PointForm::BareObject => "unseal and unpack the object, every byte hashed as it is written".to_owned(),
         },
         format!("ask {} checks: {}", scenario.checks.len(), scenario.checks.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")),

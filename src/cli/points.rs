@@ -88,6 +88,7 @@ fn source_word(source: CaptureSource) -> &'static str {
         CaptureSource::Content => "content",
         CaptureSource::SignedManifest => "signed manifest",
         CaptureSource::Manifest => "manifest",
+        CaptureSource::Tool => "tool's list",
         CaptureSource::Name => "name",
         CaptureSource::UploadTime => "upload time",
     }

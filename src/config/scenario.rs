@@ -82,7 +82,7 @@ fn requirement(word: &RequireWord) -> Requirement {
     }
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     document: &'a Spanned<DeTable<'a>>,
     base: &'a Path,
     mistakes: Collector,
@@ -90,7 +90,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn wrong(&mut self, at: &str, what: impl Into<String>, advice: impl Into<String>) {
+    pub(super) fn wrong(&mut self, at: &str, what: impl Into<String>, advice: impl Into<String>) {
         self.note(at, what.into(), Some(advice.into()));
     }
 
@@ -102,7 +102,7 @@ impl Reader<'_> {
     }
 
     /// Parses one value; a mistake is noted and answered with `None`.
-    fn parse<T: FromStr>(&mut self, at: &str, text: &str) -> Option<T>
+    pub(super) fn parse<T: FromStr>(&mut self, at: &str, text: &str) -> Option<T>
     where
         T::Err: Display,
     {
@@ -126,7 +126,7 @@ impl Reader<'_> {
         self.base.join(text)
     }
 
-    fn secret(&mut self, at: &str, text: &str) -> Option<SecretRef> {
+    pub(super) fn secret(&mut self, at: &str, text: &str) -> Option<SecretRef> {
         if let Some(path) = text.strip_prefix("file:") {
             return Some(SecretRef::File(self.path(path)));
         }
@@ -142,7 +142,7 @@ impl Reader<'_> {
         None
     }
 
-    fn zone(&mut self, at: &str, text: &str) -> Option<TimeZone> {
+    pub(super) fn zone(&mut self, at: &str, text: &str) -> Option<TimeZone> {
         if jiff::tz::TimeZone::get(text).is_ok() {
             return Some(TimeZone(text.to_owned()));
         }
@@ -168,14 +168,7 @@ impl Reader<'_> {
         let source = self.source(&file.source);
         let unlock = self.unlock(&file);
         let limits = self.limits(&file);
-        let restore = if file.restore.is_empty() {
-            vec![RestoreStep::Archive]
-        } else {
-            file.restore.iter().map(|RestoreTable::Archive {}| RestoreStep::Archive).collect()
-        };
-        if restore.len() > 1 {
-            self.wrong("restore.1", "one `archive` step unpacks everything", "remove the second [[restore]]");
-        }
+        let restore = self.restore(&file);
         let checks = self.checks(&file);
         Some(Scenario {
             name: name?,
@@ -196,10 +189,35 @@ impl Reader<'_> {
                 EgressWord::Record => EgressPolicy::Record,
                 EgressWord::Forbid => EgressPolicy::Forbid,
             },
-            restore,
+            restore: restore?,
             checks,
             text: text.to_owned(),
         })
+    }
+
+    fn restore(&mut self, file: &ScenarioFile) -> Option<Vec<RestoreStep>> {
+        if file.restore.is_empty() {
+            return Some(vec![RestoreStep::Archive]);
+        }
+        let mut steps = Vec::new();
+        for (number, table) in file.restore.iter().enumerate() {
+            let at = format!("restore.{number}");
+            steps.push(match table {
+                RestoreTable::Archive {} => Some(RestoreStep::Archive),
+                RestoreTable::Tool { .. } => self.tool(&at, table, file).map(|step| RestoreStep::Tool(Box::new(step))),
+            });
+        }
+        let archives = file.restore.iter().filter(|t| matches!(t, RestoreTable::Archive {})).count();
+        if archives > 1 {
+            self.wrong("restore.1", "one `archive` step unpacks everything", "remove the second [[restore]]");
+        } else if archives == 1 && steps.len() > 1 {
+            self.wrong(
+                "restore.1",
+                "the native pipeline and foreign tools do not restore into one tree",
+                "use `archive` alone, or tools alone",
+            );
+        }
+        steps.into_iter().collect()
     }
 
     fn source(&mut self, table: &SourceTable) -> Option<Source> {
@@ -306,6 +324,7 @@ impl Reader<'_> {
             max_ratio: table.max_ratio.unwrap_or(defaults.max_ratio),
             max_depth: table.max_depth.unwrap_or(defaults.max_depth),
             require: table.require.iter().map(requirement).collect(),
+            tools: table.tools.iter().map(|path| self.path(path)).collect(),
             ..defaults
         };
         if let Some(processors) = table.cpus {

@@ -4,8 +4,10 @@
 //! what it returns.
 
 mod blame;
+mod chain;
 mod checks;
 mod egress;
+mod foreign;
 mod recorder;
 mod steps;
 
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 pub use blame::Stop;
 pub use recorder::{Listener, RecordError, Recorder};
@@ -21,12 +24,12 @@ pub use recorder::{Listener, RecordError, Recorder};
 use crate::clock::Clock;
 use crate::codec::age::Identities;
 use crate::domain::{
-    Cause, DrillEvent, DrillEventKind, Finding, FindingKind, Met, Phase, Plan, RunnerFacts, Scenario, Selector, Severity, Source, Unlock,
-    Verdict, recount,
+    Cause, DrillEvent, DrillEventKind, Finding, FindingKind, Met, Phase, Plan, RunnerFacts, Scenario, SecretRef, Selector, Severity,
+    Source, Timestamp, Unlock, Verdict, recount,
 };
 use crate::evidence::Pseudonymizer;
 use crate::restore::Progress;
-use crate::sandbox::{Isolation, SandboxSpec, SwapPolicy};
+use crate::sandbox::{Isolation, SandboxSpec, SwapPolicy, ToolDir};
 use crate::vault::{VaultError, VaultView};
 
 /// Opens the vault view of a source: the seam at which `app` wires the storage, and tests and sabotage theirs.
@@ -61,12 +64,19 @@ pub trait Keyring: Send + Sync {
     /// # Errors
     /// [`KeyError`] for the first that cannot be used.
     fn load(&self, unlock: &Unlock) -> Result<Keys, KeyError>;
+    /// One secret, as it is.
+    ///
+    /// # Errors
+    /// [`KeyError`] where it cannot be read.
+    fn secret(&self, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, KeyError>;
 }
 
 /// What a drill is given to work with.
 pub struct Services<'a> {
     /// Time.
     pub clock: &'a dyn Clock,
+    /// The same clock's wall time, for what lives on threads of its own.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Storage.
     pub vaults: &'a dyn Vaults,
     /// Keys.
@@ -132,6 +142,8 @@ async fn attempt(
     let spec = SandboxSpec {
         isolation: services.isolation,
         swap: services.swap,
+        tools: scenario.limits.tools.iter().map(|d| ToolDir { host: d.clone(), inside: d.clone() }).collect(),
+        served_hosts: foreign::served_hosts(scenario),
         ..SandboxSpec::new(recorder.drill().clone(), scenario.limits.clone(), services.state.clone())
     };
     let sandbox = match crate::sandbox::provision(&spec).await {

@@ -210,6 +210,12 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// An exit for tests of those who judge one.
+    #[cfg(test)]
+    pub(crate) fn for_tests(ended: Ended, stdout: &str, stderr: &str) -> Self {
+        let (stdout, stderr) = (stdout.into(), stderr.into());
+        Exit { ended, stdout, stderr, stdout_dropped: 0, stderr_dropped: 0, took: Elapsed::default(), output_cap: 1 << 20 }
+    }
     /// Whether it ended by itself with status 0.
     pub fn success(&self) -> bool {
         self.ended == Ended::Status(0)
