@@ -12,8 +12,8 @@ use super::blame::Stop;
 use super::steps::{self, Ended, Leash, nobody, object_name, start_of};
 use super::{RecordError, Recorder, Services, chain};
 use crate::domain::{
-    CaptureSource, Cause, DrillEventKind, EntryKind, Finding, FindingKind, Phase, PointForm, Reader, RecoveryPoint, RefusedWrite,
-    RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolReads, ToolStep, ToolWrites,
+    CaptureSource, Cause, DrillEventKind, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
+    RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolReads, ToolStep, ToolWrites,
 };
 use crate::restore::Restored;
 use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
@@ -61,6 +61,8 @@ pub(super) struct Bench<'a> {
     view: VaultView,
     gateway: Option<Gateway>,
     fillings: Fillings,
+    /// The mirror stands already: a tool had to list its recovery points from it.
+    mirrored: bool,
 }
 
 /// Finds the tools, opens the storage, starts the gateway; nothing is read of the backup yet.
@@ -99,7 +101,7 @@ pub(super) async fn open<'a>(
         fillings.gateway = Some(places);
         gateway = Some(started);
     }
-    Ok(Bench { steps, view, gateway, fillings })
+    Ok(Bench { steps, view, gateway, fillings, mirrored: false })
 }
 
 /// Directories in the kit for the tools' own.
@@ -157,7 +159,7 @@ impl Bench<'_> {
         leash: &Leash,
         recorder: &mut Recorder<'_>,
     ) -> Result<Restored, Ended> {
-        let (point, seen) = self.locate(scenario, selector, services, sandbox, recorder).await?;
+        let (point, seen) = self.locate(scenario, selector, services, sandbox, leash, recorder).await?;
         steps::announce(&point, &seen, "not asked: a foreign tool's repository", scenario, services, recorder)?;
         let objects = self.preflight(scenario, services, sandbox, &point, recorder).await?;
         self.restore(scenario, services, sandbox, &objects, leash, recorder).await
@@ -170,13 +172,22 @@ impl Bench<'_> {
         selector: &Selector,
         services: &Services<'_>,
         sandbox: &Sandbox,
+        leash: &Leash,
         recorder: &mut Recorder<'_>,
     ) -> Result<(RecoveryPoint, Vec<RecoveryPoint>), Ended> {
         let unreachable = |e: VaultError| Stop::vault("locate", &e, nobody());
         let lister = self.steps.iter().position(|(step, _)| step.snapshots.is_some());
         let points = match lister {
             _ if scenario.source.points.is_some() => self.view.points().await.map_err(unreachable)?.points,
-            Some(lister) => self.listed(lister, scenario, services, sandbox, recorder).await?,
+            Some(lister) => {
+                if self.steps[lister].0.reads == ToolReads::Directory {
+                    let objects = self.whole("locate", scenario).await?;
+                    let pinned = self.pin("locate", &objects, scenario, services, sandbox).await?;
+                    self.mirror(scenario, services, sandbox, &pinned, leash).await?;
+                    self.mirrored = true;
+                }
+                self.listed(lister, scenario, services, sandbox, recorder).await?
+            }
             None => vec![self.repository(scenario).await.map_err(unreachable)?],
         };
         let point = steps::selected(&points, &[], selector)?;
@@ -214,8 +225,7 @@ impl Bench<'_> {
 
     /// The repository as a whole, where nothing says what it holds. Objects are kept where they will be mirrored.
     async fn repository(&self, scenario: &Scenario) -> Result<RecoveryPoint, VaultError> {
-        let mirrored = self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory);
-        let keep = if mirrored { usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX) } else { 0 };
+        let keep = if self.reads_directory() { usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX) } else { 0 };
         let survey = self.view.survey(keep).await?;
         Ok(RecoveryPoint {
             id: "repository".to_owned(),
@@ -237,35 +247,54 @@ impl Bench<'_> {
         recorder: &mut Recorder<'_>,
     ) -> Result<Vec<Pinned>, Ended> {
         recorder.phase(Phase::Preflight)?;
-        let mirrored = self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory);
-        let found = match point.form {
+        match point.form {
+            _ if self.mirrored => Ok(Vec::new()),
             // what a snapshot needs only its tool knows: the whole repository
-            PointForm::Snapshot if mirrored => {
-                let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
-                let survey = self.view.survey(keep).await.map_err(|e| Stop::vault("preflight", &e, nobody()))?;
-                if survey.objects > survey.kept.len() as u64 {
-                    let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
-                    return Err(Stop::one(Finding::runner("preflight", kind)).into());
-                }
-                survey.kept
+            PointForm::Snapshot if self.reads_directory() => {
+                let objects = self.whole("preflight", scenario).await?;
+                self.pin("preflight", &objects, scenario, services, sandbox).await
             }
-            _ => point.objects.clone(),
-        };
+            _ => self.pin("preflight", &point.objects, scenario, services, sandbox).await,
+        }
+    }
+
+    fn reads_directory(&self) -> bool {
+        self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory)
+    }
+
+    /// Every object of the repository.
+    async fn whole(&self, phase: &str, scenario: &Scenario) -> Result<Vec<ObjectRef>, Ended> {
+        let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
+        let survey = self.view.survey(keep).await.map_err(|e| Stop::vault(phase, &e, nobody()))?;
+        if survey.objects > survey.kept.len() as u64 {
+            let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
+            return Err(Stop::one(Finding::runner(phase, kind)).into());
+        }
+        Ok(survey.kept)
+    }
+
+    async fn pin(
+        &self,
+        phase: &str,
+        found: &[ObjectRef],
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+    ) -> Result<Vec<Pinned>, Ended> {
+        let mirrored = self.reads_directory();
         let roles: Vec<_> = found.iter().map(|object| (object, "object")).collect();
         let view = self.view.as_reader(if mirrored { Reader::Mirror } else { Reader::Tool });
-        let pinned = view
-            .pin_all(&roles)
-            .await
-            .map_err(|(number, error)| Stop::vault("preflight", &error, object_name(services, &found[number].key)))?;
+        let pinned =
+            view.pin_all(&roles).await.map_err(|(number, error)| Stop::vault(phase, &error, object_name(services, &found[number].key)))?;
         if let [only] = &pinned[..]
             && only.object.size == 0
         {
             let kind = FindingKind::EmptyRestore { detail: "the object has no bytes at all".to_owned() };
-            return Err(Stop::one(Finding::backup("preflight", kind)).into());
+            return Err(Stop::one(Finding::backup(phase, kind)).into());
         }
         let bytes: u64 = pinned.iter().map(|p| p.object.size).sum();
         if mirrored && sandbox.free_bytes()? < bytes.saturating_add(pinned.len() as u64 * 4096) {
-            return Err(Stop::one(Finding::runner("preflight", FindingKind::ScratchFull { limit: scenario.limits.scratch_size })).into());
+            return Err(Stop::one(Finding::runner(phase, FindingKind::ScratchFull { limit: scenario.limits.scratch_size })).into());
         }
         Ok(pinned)
     }
@@ -280,7 +309,7 @@ impl Bench<'_> {
         recorder: &mut Recorder<'_>,
     ) -> Result<Restored, Ended> {
         recorder.phase(Phase::Restore)?;
-        if self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory) {
+        if self.reads_directory() && !self.mirrored {
             self.mirror(scenario, services, sandbox, objects, leash).await?;
         }
         let mut last = None;
