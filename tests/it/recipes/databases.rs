@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use super::{Harm, Vault, succeeds};
+use super::{Harm, Vault, fails, succeeds};
 use crate::drills::{Home, PATIENT};
 use crate::scenarios::at_home;
 use crate::servers::Locking;
@@ -53,18 +53,17 @@ impl Server {
         command
     }
 
-    /// PostgreSQL with one table of patients, its key and an index; `archive.sh` archives its WAL.
+    /// PostgreSQL with one table of patients, its key and an index; its WAL goes nowhere yet.
     fn postgres() -> Self {
         Self::new(
             &format!(
                 r#"initdb -D data -U postgres -A trust -E UTF8 --no-sync >/dev/null
-                echo true > archive.sh
                 cat >> data/postgresql.conf <<CONF
 unix_socket_directories = '$PWD'
 listen_addresses = ''
 fsync = off
 archive_mode = on
-archive_command = 'bash $PWD/archive.sh %p'
+archive_command = 'true'
 CONF
                 pg_ctl -D data -l log -w start >/dev/null
                 psql -q postgres <<SQL
@@ -120,10 +119,9 @@ fn dumps_of_postgresql() {
     vault.run(&scenario).ends("PASSED");
     // every row, but the dump broke off before the keys and indexes: as well compressed and encrypted as ever
     back_up("sed '/^\\\\\\.$/q' ehr.sql");
-    let drilled = vault.run(&scenario).ends("FAILED");
+    let drilled = vault.run(&scenario);
     for check in ["the dump is whole", "keys and indexes came along"] {
-        let failed = drilled.findings().iter().any(|f| f["finding"] == "check_failed" && f["check"] == check);
-        assert!(failed, "{check}: {:#?}", drilled.findings());
+        fails(&drilled, check);
     }
     home.write("ehr.sql", server.shell(&[], "pg_dump --schema-only postgres"));
     back_up("cat ehr.sql");
@@ -189,7 +187,8 @@ pg1-user=postgres
 CONF
         pgbackrest="pgbackrest --config=$PWD/pgbackrest.conf --stanza=ehr"
         $pgbackrest stanza-create
-        echo "$pgbackrest archive-push \$1" > archive.sh
+        echo "archive_command = '$pgbackrest archive-push %p'" >> data/postgresql.conf
+        pg_ctl -D data reload >/dev/null
         $pgbackrest backup --type=full"#,
     );
     let scenario = at_home(&home, "pgbackrest", &vault.place("pgbackrest"));
@@ -216,12 +215,14 @@ fn barman_in_the_cloud() {
     server.shell(
         &vault.environment(),
         r#"export AWS_REQUEST_CHECKSUM_CALCULATION=when_required
-        export -p | grep AWS_ > archive.sh
-        echo "barman-cloud-wal-archive --endpoint-url $ENDPOINT s3://$BUCKET/barman ehr \$1" >> archive.sh
-        barman-cloud-backup --endpoint-url $ENDPOINT -h $PGHOST -U postgres --immediate-checkpoint -z s3://$BUCKET/barman ehr"#,
+        keys="AWS_ACCESS_KEY_ID=$AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY=$AWS_SECRET_ACCESS_KEY"
+        echo "archive_command = '$keys barman-cloud-wal-archive --endpoint-url $ENDPOINT s3://$BUCKET/barman ehr %p'" >> data/postgresql.conf
+        pg_ctl -D data reload >/dev/null
+        barman-cloud-backup --endpoint-url $ENDPOINT -h $PGHOST -U postgres --immediate-checkpoint --gzip s3://$BUCKET/barman ehr"#,
     );
     let scenario = at_home(&home, "barman-cloud", &vault.place("barman"));
     vault.run(&scenario).ends("PASSED");
+    // of a flipped bit barman-cloud-restore itself says nothing: it is the recipe that looks at the checksum
     for harm in [Harm::Flip, Harm::Cut] {
         let _harm = vault.damage(&vault.biggest("barman/ehr/base"), harm);
         vault.run(&scenario).ends("FAILED").blames_backup("tool_failed", &[("tool", "barman-cloud-restore")]);
@@ -286,8 +287,6 @@ fn dumps_of_mariadb() {
         ("", "cat", "routines, triggers and events came along"),
     ] {
         back_up(options, cut);
-        let drilled = vault.run(&scenario).ends("FAILED");
-        let failed = drilled.findings().iter().any(|f| f["finding"] == "check_failed" && f["check"] == check);
-        assert!(failed, "{check}: {:#?}", drilled.findings());
+        fails(&vault.run(&scenario), check);
     }
 }

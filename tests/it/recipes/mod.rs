@@ -181,6 +181,14 @@ fn succeeds(what: &str, command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// The backup failed this check, whichever others it failed too.
+#[track_caller]
+fn fails(drilled: &Drilled, check: &str) {
+    let findings = drilled.clone().ends("FAILED").findings();
+    let failed = findings.iter().any(|f| f["finding"] == "check_failed" && f["check"] == check && f["cause"] == "backup");
+    assert!(failed, "{check}: {findings:#?}");
+}
+
 /// The usual tree with its sums in it, in `tree/`.
 fn tree_with_sums(home: &Home) {
     home.tree();
