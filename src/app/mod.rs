@@ -19,7 +19,7 @@ pub use keys::FileKeyring;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Overrides, Settings, load_settings};
-use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Trigger};
+use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Timestamp, Trigger};
 use crate::drill::{self, Listener, Order, RecordError, Recorder, Services, Vaults};
 use crate::evidence::{
     Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, attachment,
@@ -354,12 +354,7 @@ pub fn plan_of(scenario: &Scenario, request: &Request) -> Plan {
         objectives: scenario.objectives.clone(),
         trigger: request.trigger.clone(),
         checks: scenario.checks.iter().map(|c| c.name.clone()).collect(),
-        selection: match &request.selector {
-            Selector::Latest => "latest".to_owned(),
-            // the id itself may be a name that says something
-            Selector::Id(_) => "by id".to_owned(),
-            Selector::AsOf(at) => format!("as of {at}"),
-        },
+        selection: request.selector.to_string(),
     }
 }
 
@@ -371,9 +366,9 @@ pub struct Storages {
 
 #[async_trait]
 impl Vaults for Storages {
-    async fn open(&self, source: &Source) -> Result<VaultView, VaultError> {
+    async fn open(&self, source: &Source, as_of: Option<Timestamp>) -> Result<VaultView, VaultError> {
         let clock = Arc::clone(&self.clock);
-        VaultView::open(source, &self.environment, Arc::new(move || clock.now())).await
+        VaultView::open_as_of(source, &source.into(), &self.environment, Arc::new(move || clock.now()), as_of).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
-use crate::domain::{LockMode, Period, Timestamp};
+use crate::domain::{LockMode, Moment, Period, Timestamp};
 
 /// Proves that backups restore: drills in throwaway sandboxes, measured RPO and RTO, signed evidence.
 #[derive(Debug, Parser)]
@@ -59,7 +59,7 @@ pub enum Command {
     /// Write a sealed set: a signed, encrypted backup that drills like to restore
     Seal(SealArgs),
     /// List recovery points: capture time, age, size, lock
-    Points(ScenarioArgs),
+    Points(PointsArgs),
     /// Say what a drill would do and need, without doing it
     Plan(RunArgs),
     /// Run drills now
@@ -121,12 +121,15 @@ pub struct DoctorArgs {
     pub scenarios: Vec<String>,
 }
 
-/// One scenario.
+/// `firedrill points`
 #[derive(Debug, Args)]
-pub struct ScenarioArgs {
+pub struct PointsArgs {
     /// A scenario's file, or its name in the scenario directory
     #[arg(value_name = "SCENARIO")]
     pub scenario: String,
+    /// Show the bucket as it stood at this instant, from the versions that it keeps
+    #[arg(long, value_name = "TIME")]
+    pub as_of: Option<Moment>,
 }
 
 /// `firedrill run` and `firedrill plan`
@@ -138,9 +141,10 @@ pub struct RunArgs {
     /// The recovery point to take, by the id that `points` shows
     #[arg(long, value_name = "ID", conflicts_with = "as_of")]
     pub point: Option<String>,
-    /// The last recovery point captured at or before this instant, as 2026-11-20T02:00:00Z
+    /// The last recovery point captured at or before this instant, of a bucket as it stood then: what was deleted or overwritten
+    /// since is undone, from the versions that the bucket keeps. As 2026-11-20T02:00:00Z, or as 24h before the drill's start
     #[arg(long, value_name = "TIME")]
-    pub as_of: Option<Timestamp>,
+    pub as_of: Option<Moment>,
     /// Why the drill runs, for the evidence
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,

@@ -105,7 +105,7 @@ async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
         }
         Err(error) => row("keys", Kept::No, error.to_string(), Some("check [unlock]".into())),
     });
-    let listed = match app.vaults().open(&scenario.source).await {
+    let listed = match app.vaults().open(&scenario.source, None).await {
         Ok(view) => view.points().await.map(|list| (view, list)),
         Err(error) => Err(error),
     };

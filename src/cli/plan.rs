@@ -31,10 +31,11 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
     let keys = FileKeyring::new(app.environment.clone())
         .load(&scenario.unlock)
         .map_err(|e| Failure::new(Exit::Inconclusive, e).with_advice("a drill would be inconclusive: make the key readable first"))?;
-    let view = app.vaults().open(&scenario.source).await.map_err(unreachable)?;
+    let selector = selector(args, scenario, app.clock.now())?;
+    let view = app.vaults().open(&scenario.source, selector.as_of()).await.map_err(unreachable)?;
     let list = view.points().await.map_err(unreachable)?;
-    let point = select(&list.points, &selector(args))
-        .map_err(|e| Failure::new(Exit::Failed, e).with_advice("`firedrill points` lists what is there"))?;
+    let point =
+        select(&list.points, &selector).map_err(|e| Failure::new(Exit::Failed, e).with_advice("`firedrill points` lists what is there"))?;
     let limits = &scenario.limits;
     let scratch = match limits.scratch {
         ScratchKind::Tmpfs => "tmpfs",
@@ -53,6 +54,12 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
         "destroy the sandbox, conclude, sign the evidence".to_owned(),
     ];
     let mut warnings = Vec::new();
+    if selector.as_of().is_some() && view.as_of().is_none() {
+        warnings.push("a local directory keeps no versions: the recovery point is selected by capture time only");
+    }
+    if view.as_of().is_some_and(|facts| facts.suspended()) {
+        warnings.push("versioning of the bucket is suspended: what was there at that instant may have been overwritten");
+    }
     if scenario.checks.is_empty() {
         warnings.push("the scenario asks no checks: the drill would fail, having proven nothing");
     }
@@ -70,6 +77,7 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
         "system": scenario.system,
         "point": point.id,
         "captured_at": point.captured_at,
+        "selection": selector.to_string(),
         "points_seen": list.points.len(),
         "bytes_to_read": point.size,
         "objectives": scenario.objectives,

@@ -2,23 +2,33 @@
 
 use serde_json::json;
 
-use super::args::{Cli, ScenarioArgs};
-use super::output;
+use super::args::{Cli, PointsArgs};
+use super::output::{self, say};
+use super::run::not_in_the_future;
 use super::{Exit, Failure};
 use crate::app::App;
-use crate::domain::{ByteSize, CaptureSource, Cause, LockState, Period, RecoveryPoint, Timestamp};
+use crate::domain::{ByteSize, CaptureSource, Cause, LockState, Period, RecoveryPoint, Selector, Timestamp};
 use crate::drill::Vaults;
 use crate::vault::{VaultError, VaultView};
 
 /// Locks are asked for so many points; more would be a request each.
 const WITH_LOCKS: usize = 50;
 
-pub(super) async fn run(cli: &Cli, app: &App, args: &ScenarioArgs) -> Result<Exit, Failure> {
+pub(super) async fn run(cli: &Cli, app: &App, args: &PointsArgs) -> Result<Exit, Failure> {
     let scenario = super::scenario(app, &args.scenario)?;
-    let view = app.vaults().open(&scenario.source).await.map_err(unreachable)?;
+    let now = app.clock.now();
+    let as_of = args.as_of.map(|moment| not_in_the_future(Selector::AsOf(moment.for_start(now)), now)).transpose()?;
+    let as_of = as_of.and_then(|selector| selector.as_of());
+    let view = app.vaults().open(&scenario.source, as_of).await.map_err(unreachable)?;
     let mut list = view.points().await.map_err(unreachable)?;
     list.points.sort_by(|a, b| b.captured_at.cmp(&a.captured_at).then_with(|| b.id.cmp(&a.id)));
-    let now = app.clock.now();
+    if let (Some(at), None) = (as_of, view.as_of()) {
+        say("firedrill: a local directory keeps no versions: these are the points captured by then, of what it holds now");
+        list.points.retain(|point| point.captured_at <= at);
+    }
+    if view.as_of().is_some_and(|facts| facts.suspended()) {
+        say("firedrill: versioning of the bucket is suspended: what was there at that instant may have been overwritten");
+    }
     let mut rows = Vec::new();
     for (number, point) in list.points.iter().enumerate() {
         let lock = if number < WITH_LOCKS { lock_of(&view, point, now).await } else { "not asked".to_owned() };

@@ -11,7 +11,7 @@ use super::output::{self, say};
 use super::progress::{Ticker, Told};
 use super::{Exit, Failure};
 use crate::app::{App, AppError, Request, close_interrupted};
-use crate::domain::{Scenario, Selector, Trigger, Verdict};
+use crate::domain::{Scenario, Selection, Selector, Timestamp, Trigger, Verdict};
 use crate::drill::Listener;
 use crate::evidence::{Report, SealedEvidence};
 use crate::report::console::{self, Paint};
@@ -24,13 +24,16 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Fa
     if args.point.is_some() && scenarios.len() > 1 {
         return Err(Failure::config(anyhow::anyhow!("--point names one recovery point, and there are {} scenarios", scenarios.len())));
     }
+    for scenario in &scenarios {
+        selector(args, scenario, app.clock.now())?;
+    }
     tidy_up(app).await;
     let cancel = cancel_on_signals();
     let mut exit = Exit::Passed;
     let mut reports = Vec::new();
     for scenario in &scenarios {
         let request = Request {
-            selector: selector(args),
+            selector: selector(args, scenario, app.clock.now())?,
             trigger: Trigger::OnDemand { reason: args.reason.clone() },
             isolation: isolation_for(scenario),
         };
@@ -92,15 +95,27 @@ pub(super) fn exit_of(verdict: Verdict) -> Exit {
 
 /// Commands need isolation. A scenario without any may run where the host has none, as long as its scratch is a directory.
 pub(super) fn isolation_for(scenario: &Scenario) -> Isolation {
-    let runs_programs = scenario.checks.iter().any(|c| matches!(c.kind, crate::domain::CheckKind::Command { .. }));
+    let runs_programs =
+        !scenario.tool_steps().is_empty() || scenario.checks.iter().any(|c| matches!(c.kind, crate::domain::CheckKind::Command { .. }));
     if runs_programs { Isolation::Required } else { Isolation::IfPossible }
 }
 
-pub(super) fn selector(args: &RunArgs) -> Selector {
-    match (&args.point, args.as_of) {
-        (Some(id), _) => Selector::Id(id.clone()),
-        (None, Some(at)) => Selector::AsOf(at),
-        (None, None) => Selector::Latest,
+/// Which recovery point: what is typed beats what the scenario says. Times before the start are counted from now.
+pub(super) fn selector(args: &RunArgs, scenario: &Scenario, now: Timestamp) -> Result<Selector, Failure> {
+    let selection = match (&args.point, args.as_of) {
+        (Some(id), _) => Selection::Id(id.clone()),
+        (None, Some(moment)) => Selection::AsOf(moment),
+        (None, None) => scenario.source.select.clone(),
+    };
+    not_in_the_future(selection.for_start(now), now)
+}
+
+/// Nobody knows what will be stored.
+pub(super) fn not_in_the_future(selector: Selector, now: Timestamp) -> Result<Selector, Failure> {
+    match selector.instant().filter(|at| *at > now) {
+        Some(at) => Err(Failure::config(anyhow::anyhow!("{} lies in the future: it is {} now", at.to_human(), now.to_human()))
+            .with_advice("name an instant that has been, or leave it out for the newest recovery point; then look at this host's clock")),
+        None => Ok(selector),
     }
 }
 

@@ -9,13 +9,14 @@ use toml::de::DeTable;
 
 use super::mistakes::{Collector, ConfigError};
 use super::scenario_file::{
-    AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, ScenarioFile, ScratchWord, SourceTable,
+    AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, ScenarioFile, ScratchWord, SelectTable,
+    SourceLimitsTable, SourceTable,
 };
 use super::schema;
 use crate::domain::{
     Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, EgressPolicy, FreshnessSource, LockMode, LockRequirement,
     Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, Scenario, ScenarioName, Schedule,
-    ScratchKind, SecretRef, Source, StorageLocation, TimeZone, Unlock,
+    ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 use crate::schedule::Crontab;
 
@@ -80,6 +81,21 @@ fn requirement(word: &RequireWord) -> Requirement {
         RequireWord::NoSwap => Requirement::NoSwap,
         RequireWord::Landlock => Requirement::Landlock,
     }
+}
+
+/// The path by its names alone: what is shown inside lies at the place that it says.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                plain.pop();
+            }
+            std::path::Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 pub(super) struct Reader<'a> {
@@ -253,6 +269,7 @@ impl Reader<'_> {
         if local && table.policy.lock.is_some() {
             self.wrong("source.policy.lock", "a local directory has no object lock", "remove `lock`, or use an s3:// url");
         }
+        let select = table.select.as_ref().and_then(|table| self.select(table));
         let look_back = self.maybe("source.look_back", table.look_back.as_ref()).unwrap_or(Period::from_secs(90 * 86_400));
         Some(Source {
             location: location?,
@@ -268,8 +285,52 @@ impl Reader<'_> {
             points: table.points.clone(),
             points_time_zone,
             look_back,
+            select: select.unwrap_or_default(),
+            limits: self.source_limits(&table.limits),
             policy: Policy { encrypted: table.policy.encrypted.unwrap_or(true), lock },
         })
+    }
+
+    fn source_limits(&mut self, table: &SourceLimitsTable) -> SourceLimits {
+        let bandwidth = table.bandwidth.as_deref().and_then(|text| match text.trim().strip_suffix("/s") {
+            Some(size) => self.parse::<ByteSize>("source.limits.bandwidth", size.trim()),
+            None => {
+                self.wrong("source.limits.bandwidth", format!("`{text}` is no bandwidth"), "write bytes a second, as \"20MiB/s\"");
+                None
+            }
+        });
+        let limits = SourceLimits { bytes: self.maybe("source.limits.bytes", table.bytes.as_ref()), requests: table.requests, bandwidth };
+        for (at, value) in [
+            ("source.limits.bytes", limits.bytes.map(|b| b.0)),
+            ("source.limits.requests", limits.requests),
+            ("source.limits.bandwidth", limits.bandwidth.map(|b| b.0)),
+        ] {
+            if value == Some(0) {
+                self.wrong(at, "a limit of nothing lets nothing be read", "give it a positive value, or leave it out");
+            }
+        }
+        limits
+    }
+
+    fn select(&mut self, table: &SelectTable) -> Option<Selection> {
+        let as_of = self.maybe("source.select.as_of", table.as_of.as_ref()).map(Selection::AsOf);
+        let captured_by = self.maybe("source.select.captured_by", table.captured_by.as_ref()).map(Selection::CapturedBy);
+        let point = table.point.clone().map(Selection::Id);
+        match [&table.as_of, &table.captured_by, &table.point].iter().filter(|key| key.is_some()).count() {
+            1 => as_of.or(captured_by).or(point),
+            0 => {
+                self.wrong(
+                    "source.select",
+                    "nothing is selected",
+                    "write { as_of = \"24h\" }, or leave it out for the newest recovery point",
+                );
+                None
+            }
+            _ => {
+                self.wrong("source.select", "`as_of`, `captured_by` and `point` exclude each other", "keep the one you mean");
+                None
+            }
+        }
     }
 
     fn location(&mut self, url: &str) -> Option<StorageLocation> {
@@ -324,7 +385,7 @@ impl Reader<'_> {
             max_ratio: table.max_ratio.unwrap_or(defaults.max_ratio),
             max_depth: table.max_depth.unwrap_or(defaults.max_depth),
             require: table.require.iter().map(requirement).collect(),
-            tools: table.tools.iter().map(|path| self.path(path)).collect(),
+            tools: table.tools.iter().map(|path| without_dots(&self.path(path))).collect(),
             ..defaults
         };
         if let Some(processors) = table.cpus {

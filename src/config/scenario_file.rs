@@ -113,9 +113,38 @@ pub struct SourceTable {
     pub points_time_zone: Option<String>,
     /// How far back gaps between recovery points are looked for, as "90d" (default).
     pub look_back: Option<String>,
+    /// Which recovery point a drill takes: the newest where nothing is said.
+    pub select: Option<SelectTable>,
+    /// What a drill may take from the storage; everything where nothing is said.
+    #[serde(default)]
+    pub limits: SourceLimitsTable,
     /// What the stored objects must be.
     #[serde(default)]
     pub policy: PolicyTable,
+}
+
+/// What a drill may take from the storage.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceLimitsTable {
+    /// Bytes of objects, as "50GiB".
+    pub bytes: Option<String>,
+    /// Requests, as 100000.
+    pub requests: Option<u64>,
+    /// Bytes a second, all readers together, as "20MiB/s".
+    pub bandwidth: Option<String>,
+}
+
+/// Which recovery point a drill takes; one of these.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelectTable {
+    /// The newest of the bucket as it stood at this instant, from the versions that it keeps: "2026-11-20T02:00:00Z", or so long before the drill's start, as "24h".
+    pub as_of: Option<String>,
+    /// The newest captured at or before this instant, of what the storage holds now; written as `as_of`.
+    pub captured_by: Option<String>,
+    /// The one with this id, as `firedrill points` shows it.
+    pub point: Option<String>,
 }
 
 /// How buckets are addressed.

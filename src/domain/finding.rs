@@ -252,6 +252,13 @@ pub enum FindingKind {
         /// Its size.
         limit: ByteSize,
     },
+    /// The drill reached a limit on what it may take from the storage.
+    SourceLimit {
+        /// Which: `bytes` or `requests`.
+        limit: String,
+        /// Its value, with its unit.
+        value: String,
+    },
     /// A limit of the sandbox was hit.
     SandboxLimit {
         /// Which: `memory`, `cpu`, `time`, `processes`, `output`, `scratch`, `inodes`, `private /tmp`, `private /run`, `/dev/shm`.
@@ -319,6 +326,11 @@ pub enum FindingKind {
         /// What it rests on.
         detail: String,
     },
+    /// What the storage held at the instant asked for is not certain.
+    AsOfUncertain {
+        /// Why.
+        reason: String,
+    },
     /// Something to know.
     Remark {
         /// What.
@@ -379,6 +391,9 @@ impl fmt::Display for FindingKind {
             K::LockUnknown { object, reason } => write!(f, "the lock of {object} is not visible: {reason}"),
             K::KeyUnusable { reason } => write!(f, "the key could not be used: {reason}"),
             K::ScratchFull { limit } => write!(f, "scratch is full at {limit}"),
+            K::SourceLimit { limit, value } => {
+                write!(f, "the drill reached its limit on what it takes from the storage: {value} ({limit})")
+            }
             K::SandboxLimit { limit, value } => write!(f, "the sandbox hit its {limit} limit of {value}"),
             K::SandboxUnavailable { reason } => write!(f, "no sandbox could be made: {reason}"),
             K::NotDisposed { reason } => write!(f, "the sandbox could not be shown to be gone: {reason}"),
@@ -393,6 +408,7 @@ impl fmt::Display for FindingKind {
             K::Interrupted { how } => write!(f, "the drill was interrupted ({how})"),
             K::ClockStepped { seconds } => write!(f, "the wall clock moved {seconds:+} s against the monotonic clock during the drill"),
             K::WeakCaptureTime { detail } => write!(f, "the capture time rests on {detail}"),
+            K::AsOfUncertain { reason } => write!(f, "what the storage held at that instant is not certain: {reason}"),
             K::Remark { detail } => f.write_str(detail),
             K::DataAsOf { at } => write!(f, "newest data found: {}", at.to_human()),
         }

@@ -38,11 +38,11 @@ pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};
-pub use point::{ObjectRef, PointForm, RecoveryPoint, SelectError, Selector, Transport, select};
+pub use point::{Moment, MomentError, ObjectRef, PointForm, RecoveryPoint, SelectError, Selection, Selector, Transport, select};
 pub use recount::{Recount, recount};
 pub use scenario::{
     Addressing, CheckKind, CheckSpec, Criticality, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep,
-    Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, StorageLocation, TimeZone, Unlock,
+    Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 pub use size::{ByteSize, SizeError};
 pub use spelling::nearest;

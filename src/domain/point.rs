@@ -1,10 +1,11 @@
 //! Recovery points, which of them a drill takes, and what a restore read of it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CaptureSource, Sha256, Timestamp};
+use super::{CaptureSource, Elapsed, Period, Sha256, Timestamp};
 
 /// One object of a recovery point, as a listing shows it. Keys can be patient data: they stay out of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +58,98 @@ pub enum Selector {
     Latest,
     /// The one with this id.
     Id(String),
-    /// The last one captured at or before this instant.
+    /// The last one captured at or before this instant, of a storage that is shown as it stood then.
     AsOf(Timestamp),
+    /// The last one captured at or before this instant, of what the storage holds now.
+    CapturedBy(Timestamp),
+}
+
+impl Selector {
+    /// The instant at which the storage is looked at, where that is not now.
+    pub fn as_of(&self) -> Option<Timestamp> {
+        match self {
+            Selector::AsOf(at) => Some(*at),
+            Selector::Latest | Selector::Id(_) | Selector::CapturedBy(_) => None,
+        }
+    }
+
+    /// The instant that it names, whatever for.
+    pub fn instant(&self) -> Option<Timestamp> {
+        match self {
+            Selector::AsOf(at) | Selector::CapturedBy(at) => Some(*at),
+            Selector::Latest | Selector::Id(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Selector::Latest => f.write_str("latest"),
+            // the id itself may be a name that says something
+            Selector::Id(_) => f.write_str("by id"),
+            Selector::AsOf(at) => write!(f, "as of {at}"),
+            Selector::CapturedBy(at) => write!(f, "captured by {at}"),
+        }
+    }
+}
+
+/// An instant, or a time before the drill's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// This one.
+    At(Timestamp),
+    /// So long before.
+    Ago(Period),
+}
+
+/// What is wrong with a written moment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no instant: write it as \"2026-11-20T02:00:00Z\", or as a time before the drill's start, as \"24h\"")]
+pub struct MomentError(String);
+
+impl Moment {
+    /// The instant, for a drill that starts at `now`.
+    pub fn for_start(self, now: Timestamp) -> Timestamp {
+        match self {
+            Moment::At(at) => at,
+            Moment::Ago(ago) => now.earlier_by(Elapsed::from_duration(ago.as_duration())),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = MomentError;
+    fn from_str(text: &str) -> Result<Self, MomentError> {
+        let at = text.parse().map(Moment::At);
+        at.or_else(|_| text.parse().map(Moment::Ago)).map_err(|_| MomentError(text.to_owned()))
+    }
+}
+
+/// Which recovery point a scenario asks for, before a drill's start is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// The one captured last.
+    #[default]
+    Latest,
+    /// The one with this id.
+    Id(String),
+    /// As [`Selector::AsOf`].
+    AsOf(Moment),
+    /// As [`Selector::CapturedBy`].
+    CapturedBy(Moment),
+}
+
+impl Selection {
+    /// What a drill that starts at `now` selects.
+    pub fn for_start(&self, now: Timestamp) -> Selector {
+        match self {
+            Selection::Latest => Selector::Latest,
+            Selection::Id(id) => Selector::Id(id.clone()),
+            Selection::AsOf(moment) => Selector::AsOf(moment.for_start(now)),
+            Selection::CapturedBy(moment) => Selector::CapturedBy(moment.for_start(now)),
+        }
+    }
 }
 
 /// Why no recovery point was selected.
@@ -89,7 +180,7 @@ pub fn select<'a>(points: &'a [RecoveryPoint], selector: &Selector) -> Result<&'
     match selector {
         Selector::Latest => newest(&|_| true).ok_or(SelectError::None),
         Selector::Id(id) => points.iter().find(|p| p.id == *id).ok_or_else(|| SelectError::NoSuchId(id.clone())),
-        Selector::AsOf(at) => newest(&|p| p.captured_at <= *at).ok_or(SelectError::NoneBefore(*at)),
+        Selector::AsOf(at) | Selector::CapturedBy(at) => newest(&|p| p.captured_at <= *at).ok_or(SelectError::NoneBefore(*at)),
     }
 }
 
@@ -144,6 +235,20 @@ mod tests {
         let points = [point("old", 100, 9_999), point("new", 200, 300)];
         assert_eq!(select(&points, &Selector::Latest).unwrap().id, "new");
         assert_eq!(select(&points, &Selector::AsOf(Timestamp::from_unix(150))).unwrap().id, "old");
+    }
+
+    #[test]
+    fn a_moment_is_an_instant_or_a_time_before_the_start() {
+        let now = Timestamp::from_unix(1_000_000);
+        let of = |text: &str| text.parse::<Moment>().map(|m| m.for_start(now));
+        assert_eq!(of("1970-01-02T00:00:00Z"), Ok(Timestamp::from_unix(86_400)));
+        assert_eq!(of("24h"), Ok(Timestamp::from_unix(1_000_000 - 86_400)));
+        for bad in ["", "yesterday", "2026-11-20", "2026-11-20T02:00:00", "24"] {
+            assert!(bad.parse::<Moment>().is_err(), "{bad}");
+        }
+        let selector = Selection::AsOf(Moment::Ago(Period::from_secs(10))).for_start(now);
+        assert_eq!((selector.as_of(), selector.to_string().as_str()), (Some(Timestamp::from_unix(999_990)), "as of 1970-01-12T13:46:30Z"));
+        assert_eq!(Selection::CapturedBy(Moment::At(now)).for_start(now).as_of(), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, ToolStep};
+use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, Selection, ToolStep};
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -167,8 +167,30 @@ pub struct Source {
     pub points_time_zone: Option<TimeZone>,
     /// How far back gaps between recovery points are looked for, seconds.
     pub look_back: Period,
+    /// Which recovery point a drill takes, where nobody says otherwise.
+    pub select: Selection,
+    /// What a drill may take from it.
+    pub limits: SourceLimits,
     /// What the stored objects must be.
     pub policy: Policy,
+}
+
+/// What a drill may take from a storage; everything where nothing is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceLimits {
+    /// Bytes of objects.
+    pub bytes: Option<ByteSize>,
+    /// Requests.
+    pub requests: Option<u64>,
+    /// Bytes a second, all readers together.
+    pub bandwidth: Option<ByteSize>,
+}
+
+impl SourceLimits {
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        self.bytes.is_some() || self.requests.is_some() || self.bandwidth.is_some()
+    }
 }
 
 /// What stored objects must be.

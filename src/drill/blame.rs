@@ -81,8 +81,11 @@ impl Stop {
     }
 
     /// Nothing was selected. Storage that answers and has nothing is a backup that is not there; an id that nobody has is a
-    /// question about nothing.
-    pub(super) fn selection(error: &SelectError, broken: &[&str]) -> Self {
+    /// question about nothing. `nothing_yet` says why there was nothing at an earlier instant.
+    pub(super) fn selection(error: &SelectError, broken: &[&str], nothing_yet: Option<String>) -> Self {
+        if let (SelectError::None | SelectError::NoneBefore(_), Some(detail)) = (error, nothing_yet) {
+            return Self::one(Finding::backup("locate", FindingKind::NoRecoveryPoint { detail }));
+        }
         match error {
             SelectError::NoSuchId(id) if broken.contains(&id.as_str()) => {
                 let detail = "its manifest cannot be read".to_owned();

@@ -1,7 +1,7 @@
 //! The restore chain into the evidence: summed up for people, whole in a file for machines, its locks held against policy.
 
 use super::blame::Stop;
-use super::{RecordError, Recorder, Services};
+use super::{RecordError, Recorder, Services, as_of};
 use crate::domain::{
     ChainFile, ChainSummary, DrillEventKind, Finding, FindingKind, LockFacts, LockPolicyVerdict, LockRequirement, LockState, LockVerdict,
     ObjectRead, Pseudonym, RestoreChain, Scenario, Timestamp, judge,
@@ -25,6 +25,8 @@ pub(super) fn record(
     let mut objects = view.chain(&|key| super::steps::object_name(services, key)).objects;
     let mut summary = ChainSummary::of(&objects, started);
     summary.lock_policy = scenario.source.policy.lock.as_ref().map(|policy| policy_verdict(&objects, policy, started));
+    summary.as_of = view.as_of().map(|facts| facts.at);
+    let uncertain = summary.as_of.and_then(|at| as_of::open_uploads(&objects, at));
     if !objects.is_empty() {
         let bytes = whole(&objects);
         recorder.attach(names::CHAIN, &bytes)?;
@@ -35,7 +37,8 @@ pub(super) fn record(
     // single reads are in the file
     objects.iter_mut().for_each(|object| object.reads = Vec::new());
     let chain = RestoreChain { objects, summary: Some(Box::new(summary)) };
-    recorder.record(DrillEventKind::ChainRecorded { chain, transport: view.transport() })
+    recorder.record(DrillEventKind::ChainRecorded { chain, transport: view.transport() })?;
+    recorder.found(uncertain)
 }
 
 /// One object version a line, compressed.

@@ -10,7 +10,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use super::blame::Stop;
 use super::steps::{self, Ended, Leash, nobody, object_name, start_of};
-use super::{RecordError, Recorder, Services, chain};
+use super::{RecordError, Recorder, Services, as_of, chain};
 use crate::domain::{
     CaptureSource, Cause, DrillEventKind, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
     RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolReads, ToolStep, ToolWrites,
@@ -85,10 +85,12 @@ pub(super) async fn open<'a>(
         let secrets = step.secrets.iter().map(|(name, reference)| Ok((name.clone(), services.keys.secret(reference)?)));
         steps.push((step, secrets.collect::<Result<Secrets, super::KeyError>>()?));
     }
-    let view = steps::open_view(scenario, selector, services, recorder).await?;
+    let view = steps::open_view(scenario, selector, services).await?;
     view.probe().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
-    if view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))? {
-        return Err(steps::nothing_there(&view).await.into());
+    let is_empty = view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
+    recorder.found(as_of::remarks(selector, view.as_of()))?;
+    if is_empty {
+        return Err(steps::nothing_there(&view).into());
     }
     let mut fillings =
         Fillings { bucket: bucket_of(scenario).to_owned(), prefix: view.prefix().trim_matches('/').to_owned(), ..Fillings::default() };
@@ -190,7 +192,7 @@ impl Bench<'_> {
             }
             None => vec![self.repository(scenario).await.map_err(unreachable)?],
         };
-        let point = steps::selected(&points, &[], selector)?;
+        let point = steps::selected(&self.view, &points, &[], selector)?;
         match point.form {
             PointForm::Snapshot => self.fillings.snapshot = Some(point.id.clone()),
             PointForm::BareObject => self.fillings.object_key = point.objects.first().map(|object| object.key.clone()),
@@ -428,6 +430,7 @@ impl Bench<'_> {
             attempts: sandbox.attempts_so_far(),
             writes: writes.iter().map(|r| r.times).sum(),
             first_write: writes.first().map(|r| r.operation.clone()),
+            asked: self.gateway.as_ref().map(|_| facts.requests.values().sum::<u64>() + facts.refused_total + facts.bad_signatures),
         }
     }
 

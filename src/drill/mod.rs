@@ -3,6 +3,7 @@
 //! `drill` emits events; whoever shows them listens. It knows neither a terminal nor where evidence is kept: `app` seals
 //! what it returns.
 
+mod as_of;
 mod blame;
 mod chain;
 mod checks;
@@ -35,8 +36,8 @@ use crate::vault::{VaultError, VaultView};
 /// Opens the vault view of a source: the seam at which `app` wires the storage, and tests and sabotage theirs.
 #[async_trait]
 pub trait Vaults: Send + Sync {
-    /// Opens it; asks the network nothing yet.
-    async fn open(&self, source: &Source) -> Result<VaultView, VaultError>;
+    /// Opens it, a bucket as it stood at `as_of` where there is one; asks the network nothing yet.
+    async fn open(&self, source: &Source, as_of: Option<Timestamp>) -> Result<VaultView, VaultError>;
 }
 
 /// What opens backups, and whose manifests are believed.

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
-use super::{Keys, RecordError, Recorder, Services, chain, foreign};
+use super::{Keys, RecordError, Recorder, Services, as_of, chain, foreign};
 use crate::checks::{Restored as Asked, ask};
 use crate::codec::manifest::{self, Manifest, ProducerTrust, Role, SetObject, verify_manifest};
 use crate::domain::{
@@ -109,9 +109,9 @@ pub(super) struct Leash {
 async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<Located, Ended> {
     recorder.phase(Phase::Locate)?;
     let keys = Arc::new(services.keys.load(&scenario.unlock)?);
-    let view = open_view(scenario, selector, services, recorder).await?;
+    let view = open_view(scenario, selector, services).await?;
     let list = view.points().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
-    let mut remarks = Vec::new();
+    let mut remarks = Vec::from_iter(as_of::remarks(selector, view.as_of()));
     if !list.broken.is_empty() {
         let detail = format!("{} other recovery points under this prefix have a manifest that cannot be read", list.broken.len());
         remarks.push(Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail }));
@@ -122,7 +122,7 @@ async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_
     }
     recorder.found(remarks)?;
     let broken: Vec<&str> = list.broken.iter().map(|b| b.id.as_str()).collect();
-    let point = selected(&list.points, &broken, selector)?;
+    let point = selected(&view, &list.points, &broken, selector)?;
     let mut located = Located { view, point, keys, manifest: None };
     let producer = match located.point.form {
         PointForm::SealedSet => read_manifest(&mut located, scenario, services, recorder).await?,
@@ -133,23 +133,18 @@ async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_
 }
 
 /// The storage as this drill sees it.
-pub(super) async fn open_view(
-    scenario: &Scenario,
-    _selector: &Selector,
-    services: &Services<'_>,
-    _recorder: &mut Recorder<'_>,
-) -> Result<VaultView, Ended> {
-    services.vaults.open(&scenario.source).await.map_err(|e| Stop::vault("locate", &e, nobody()).into())
+pub(super) async fn open_view(scenario: &Scenario, selector: &Selector, services: &Services<'_>) -> Result<VaultView, Stop> {
+    services.vaults.open(&scenario.source, selector.as_of()).await.map_err(|e| Stop::vault("locate", &e, nobody()))
 }
 
 /// Why a prefix without anything in it ends a drill.
-pub(super) async fn nothing_there(_view: &VaultView) -> Stop {
-    Stop::selection(&crate::domain::SelectError::None, &[])
+pub(super) fn nothing_there(view: &VaultView) -> Stop {
+    Stop::selection(&crate::domain::SelectError::None, &[], as_of::nothing_yet(view.as_of()))
 }
 
 /// The recovery point that is asked for.
-pub(super) fn selected(points: &[RecoveryPoint], broken: &[&str], selector: &Selector) -> Result<RecoveryPoint, Stop> {
-    select(points, selector).cloned().map_err(|error| Stop::selection(&error, broken))
+pub(super) fn selected(view: &VaultView, points: &[RecoveryPoint], broken: &[&str], selector: &Selector) -> Result<RecoveryPoint, Stop> {
+    select(points, selector).cloned().map_err(|error| Stop::selection(&error, broken, as_of::nothing_yet(view.as_of())))
 }
 
 /// Records which recovery point was selected among those seen; stops where it cannot be true.

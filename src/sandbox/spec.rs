@@ -94,6 +94,10 @@ impl SandboxSpec {
         if self.tools.iter().any(|t| t.inside.components().any(|c| matches!(c, std::path::Component::ParentDir))) {
             return bad("directories of tools have no `..`");
         }
+        let own = ["/tmp", "/run", "/proc", "/dev", "/etc", super::DATA_DIRECTORY, super::KIT_DIRECTORY];
+        if let Some(place) = own.iter().find(|own| self.tools.iter().any(|t| t.inside.starts_with(own))) {
+            return Err(SandboxError::Spec { what: format!("a directory of tools below {place}, which the sandbox has of its own") });
+        }
         let is_host = |name: &str| {
             (1..=253).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
         };

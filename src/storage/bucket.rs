@@ -27,7 +27,7 @@ use super::{Begin, Depth, Environment, Listed, Listing, Now, Page, PageAsk, Sett
 use crate::domain::{Addressing, ObjectRef, Timestamp, Transport};
 
 /// Entries of a page of a listing: what S3 gives at most.
-const PAGE: usize = 1_000;
+pub(super) const PAGE: usize = 1_000;
 /// Largest answer to a call that is no GetObject.
 const ANSWER_LIMIT: usize = 16 << 20;
 

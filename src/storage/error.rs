@@ -108,6 +108,23 @@ pub enum StorageError {
     /// The object is not the one that was pinned any more.
     #[error("the object is no longer the one that was pinned")]
     Changed,
+    /// The bucket cannot be shown as it was: nothing of what was overwritten or deleted is kept.
+    #[error("the storage keeps no versions of its objects, so nobody can say what it held at an earlier instant")]
+    NoVersions,
+    /// These credentials may not look at versions. That says nothing about whether there are any.
+    #[error("the versions of the bucket's objects are not visible to these credentials: the server denied {operation}")]
+    VersionsNotVisible {
+        /// The right, in S3's words.
+        operation: &'static str,
+    },
+    /// The drill has taken what the scenario lets it take.
+    #[error("the drill reached its limit on what it takes from the storage: {value} ({limit})")]
+    LimitReached {
+        /// `bytes` or `requests`.
+        limit: &'static str,
+        /// The limit, with its unit.
+        value: String,
+    },
     /// The object is in a class that must be thawed before it can be read.
     #[error("the object is archived and must be thawed before it can be read")]
     Archived,
@@ -196,6 +213,9 @@ impl StorageError {
             | E::WrongRegion { .. }
             | E::NoSuchObject
             | E::Changed
+            | E::NoVersions
+            | E::LimitReached { .. }
+            | E::VersionsNotVisible { .. }
             | E::Archived
             | E::Refused { .. }
             | E::UnusableName { .. }
@@ -236,6 +256,13 @@ impl StorageError {
             E::WrongRegion { .. } => "set region in [source]",
             E::NoSuchObject => "look who deleted it: a lifecycle rule, retention, or somebody",
             E::Changed => "drill again; keep backups under names that are written once, and switch versioning on",
+            E::NoVersions => {
+                "drill without an instant, or select by capture time (select = { captured_by = \"...\" }); switch versioning on, best with object lock, so that the next attack can be undone"
+            }
+            E::LimitReached { .. } => "raise it in [source.limits], or look for what makes the backup larger than it was",
+            E::VersionsNotVisible { .. } => {
+                "give these credentials s3:GetBucketVersioning and s3:ListBucketVersions on the bucket, and s3:GetObjectVersion on its objects"
+            }
             E::Archived => "thaw it (RestoreObject) first, then drill again",
             E::Throttled { .. } => "drill at a quieter hour, or ask for a higher request rate",
             E::ServerFailure { .. } => "look at the server's own log, then drill again",

@@ -21,6 +21,19 @@ pub enum BucketLock {
     NotVisible,
 }
 
+/// Whether a bucket keeps the versions that were overwritten or deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versioning {
+    /// It does.
+    Enabled,
+    /// It did once. What is stored now overwrites what was stored since.
+    Suspended,
+    /// It never did, or the storage does not know the notion.
+    Never,
+    /// These credentials may not ask.
+    NotVisible,
+}
+
 /// The answer to GetObjectRetention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Retention {
@@ -65,16 +78,21 @@ impl Bucket {
         }
     }
 
-    /// Whether the bucket keeps versions; `None` where these credentials may not ask.
+    /// Whether the bucket keeps versions.
     ///
     /// # Errors
     /// [`StorageError`] where there was no answer at all.
-    pub async fn versioning(&self) -> Result<Option<bool>, StorageError> {
+    pub async fn versioning(&self) -> Result<Versioning, StorageError> {
         const OPERATION: &str = "GetBucketVersioning";
         match self.ask(OPERATION, None, &[("versioning", "")]).await {
-            Ok(text) => Ok(Some(xml::read::<xml::Status>(OPERATION, &text)?.status.as_deref() == Some("Enabled"))),
-            Err(StorageError::AccessDenied { .. }) => Ok(None),
-            Err(StorageError::Refused { .. }) => Ok(Some(false)),
+            Ok(text) => Ok(match xml::read::<xml::Status>(OPERATION, &text)?.status.as_deref() {
+                Some("Enabled") => Versioning::Enabled,
+                Some("Suspended") => Versioning::Suspended,
+                _ => Versioning::Never,
+            }),
+            Err(StorageError::AccessDenied { .. }) => Ok(Versioning::NotVisible),
+            // a server without the notion
+            Err(StorageError::Refused { status: 400 | 404 | 405 | 501, .. }) => Ok(Versioning::Never),
             Err(other) => Err(other),
         }
     }

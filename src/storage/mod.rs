@@ -15,6 +15,7 @@ mod profile;
 mod refusal;
 mod retry;
 mod tls;
+mod versions;
 mod writer;
 mod xml;
 
@@ -29,8 +30,9 @@ pub use bucket::{Body, Bucket, Head, Wanted};
 pub use directory::{Directory, LocalFile};
 pub use error::{Source as ErrorSource, StorageError};
 pub use http::HeaderFacts;
-pub use locks::{BucketLock, Retention, lock_state};
+pub use locks::{BucketLock, Retention, Versioning, lock_state};
 pub use retry::{Failure, Patience};
+pub use versions::{StoredVersion, VersionKind, VersionMark, VersionPage, VersionsAsk};
 pub use writer::{BucketWriter, PartTag, Upload};
 
 use crate::domain::{Addressing, ObjectRef, Source, Timestamp};
@@ -234,7 +236,7 @@ pub enum Depth {
 }
 
 /// Whether this client can ask for the object: HTTP libraries resolve `.` and `..` segments before they send anything.
-fn can_be_requested(key: &str) -> bool {
+pub fn can_be_requested(key: &str) -> bool {
     !key.is_empty() && key.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
 }
 

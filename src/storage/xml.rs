@@ -35,6 +35,38 @@ pub(super) struct CommonPrefix {
     pub prefix: String,
 }
 
+/// `ListVersionsResult`. Versions and delete markers come mixed, in the server's order, so they are one list.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct VersionsPage {
+    #[serde(rename = "$value", default)]
+    pub elements: Vec<VersionsElement>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) enum VersionsElement {
+    Version(StoredVersion),
+    DeleteMarker(StoredVersion),
+    IsTruncated(bool),
+    NextKeyMarker(String),
+    NextVersionIdMarker(String),
+    EncodingType(String),
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct StoredVersion {
+    pub key: String,
+    pub version_id: Option<String>,
+    #[serde(default)]
+    pub is_latest: bool,
+    pub last_modified: String,
+    pub size: Option<u64>,
+    #[serde(rename = "ETag")]
+    pub etag: Option<String>,
+}
+
 /// `ObjectLockConfiguration`
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -141,6 +173,36 @@ mod tests {
         assert!(page.is_truncated);
         assert_eq!(url_decode(&page.contents[0].key).unwrap(), "a//b");
         assert!(read::<ListPage>("ListObjectsV2", "<html>").is_err());
+    }
+
+    #[test]
+    fn versions_and_delete_markers_keep_the_order_in_which_they_come() {
+        let page: VersionsPage = read(
+            "ListObjectVersions",
+            r#"<?xml version="1.0"?><ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><Prefix/>
+            <KeyMarker/><VersionIdMarker></VersionIdMarker><NextKeyMarker>a</NextKeyMarker><NextVersionIdMarker>v1</NextVersionIdMarker>
+            <MaxKeys>3</MaxKeys><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>
+            <DeleteMarker><Key>a</Key><VersionId>v3</VersionId><IsLatest>true</IsLatest><LastModified>2026-11-21T18:46:38.123Z</LastModified>
+            <Owner><ID>x</ID></Owner></DeleteMarker>
+            <Version><Key>a</Key><VersionId>v2</VersionId><IsLatest>false</IsLatest><LastModified>2026-11-21T18:46:37Z</LastModified>
+            <ETag>"x"</ETag><Size>7</Size><StorageClass>STANDARD</StorageClass><Owner><ID>x</ID></Owner></Version>
+            <DeleteMarker><Key>a</Key><VersionId>null</VersionId><IsLatest>false</IsLatest><LastModified>2026-11-21T18:46:36Z</LastModified></DeleteMarker>
+            <CommonPrefixes><Prefix>d/</Prefix></CommonPrefixes></ListVersionsResult>"#,
+        )
+        .unwrap();
+        let shown: Vec<String> = page
+            .elements
+            .iter()
+            .filter_map(|element| match element {
+                VersionsElement::Version(v) => Some(format!("version {}", v.version_id.as_deref()?)),
+                VersionsElement::DeleteMarker(v) => Some(format!("marker {}", v.version_id.as_deref()?)),
+                VersionsElement::IsTruncated(more) => Some(format!("more {more}")),
+                VersionsElement::NextKeyMarker(key) => Some(format!("next {key}")),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(shown, ["next a", "more true", "marker v3", "version v2", "marker null"]);
+        assert!(read::<VersionsPage>("ListObjectVersions", "<html>").is_err());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use super::read_only::ReadStore;
 use super::reads::Reads;
 use crate::domain::{Blake3, LockFacts, ObjectRead, Pseudonym, RangeRead, RestoreChain, Sha256, Timestamp, Transport};
 use crate::storage::{
-    Body, Depth, Failure, Head, HeaderFacts, Listing, LocalFile, Page, PageAsk, Span, StorageError, Tuning, Wanted, lock_state,
+    Body, Depth, Failure, Head, HeaderFacts, Listing, LocalFile, Page, PageAsk, Span, StorageError, Tuning, VersionPage, Versioning,
+    VersionsAsk, Wanted, lock_state,
 };
 
 /// One pinned object version, and what was read of it.
@@ -274,6 +275,12 @@ impl ReadStore for Recorded {
     }
     async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
         self.below.page(ask).await
+    }
+    async fn versions(&self, ask: &VersionsAsk) -> Result<VersionPage, StorageError> {
+        self.below.versions(ask).await
+    }
+    async fn versioning(&self) -> Result<Versioning, StorageError> {
+        self.below.versioning().await
     }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.below.probe(prefix).await

@@ -112,12 +112,14 @@ impl VaultError {
             VaultError::GaveUp { source, .. } => FindingKind::StorageUnreachable { reason: format!("{self}: {source}; {}", self.advice()) },
             VaultError::Storage(error) => match error {
                 E::NoSuchObject => FindingKind::ObjectMissing { object: object.clone(), role: "object".to_owned() },
+                E::LimitReached { limit, value } => FindingKind::SourceLimit { limit: (*limit).to_owned(), value: value.clone() },
                 E::NoSuchStore { .. } => FindingKind::NoSuchStore { reason: reason() },
                 E::CredentialsMissing { .. }
                 | E::CredentialsUnusable { .. }
                 | E::CredentialsRefused { .. }
                 | E::CredentialsExpired { .. }
-                | E::AccessDenied { .. } => FindingKind::CredentialsRefused { reason: reason() },
+                | E::AccessDenied { .. }
+                | E::VersionsNotVisible { .. } => FindingKind::CredentialsRefused { reason: reason() },
                 E::Unreachable { .. }
                 | E::TlsRefused { .. }
                 | E::ClockSkew { .. }

@@ -4,6 +4,8 @@
 //! delete through this room: it is built over [`ReadStore`], which has no such method, and over the reading half of
 //! `storage`. No backup is opened here either; bytes come out as they are stored.
 
+mod as_of;
+mod bounded;
 mod chain;
 mod error;
 mod flow;
@@ -21,12 +23,15 @@ use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+pub use as_of::AsOfFacts;
 pub use chain::Digests;
 pub use error::VaultError;
 pub use points::{BrokenPoint, PointList};
 pub use read_only::ReadStore;
 pub use reader::SealedObject;
 
+use as_of::AsOf;
+use bounded::Bounded;
 use chain::{ChainLog, Entry, Recorded};
 use read_only::{Local, S3};
 use reader::Fetch;
@@ -45,6 +50,7 @@ const LOOKS: usize = 16;
 pub struct VaultView {
     store: Arc<dyn ReadStore>,
     log: Arc<ChainLog>,
+    as_of: Option<Arc<AsOf>>,
     prefix: String,
     pattern: Option<PointPattern>,
     zone: Option<TimeZone>,
@@ -119,24 +125,48 @@ impl VaultView {
     /// # Errors
     /// As [`VaultView::open`].
     pub async fn open_with(source: &Source, settings: &Settings, env: &Environment, now: Now) -> Result<Self, VaultError> {
+        Self::open_as_of(source, settings, env, now, None).await
+    }
+
+    /// As [`VaultView::open_with`], showing a bucket as it stood at an instant. A local directory keeps no versions and is
+    /// shown as it is: [`VaultView::as_of`] says which it was.
+    ///
+    /// # Errors
+    /// As [`VaultView::open`]. A bucket that cannot be shown so says it when it is first asked.
+    pub async fn open_as_of(
+        source: &Source,
+        settings: &Settings,
+        env: &Environment,
+        now: Now,
+        as_of: Option<Timestamp>,
+    ) -> Result<Self, VaultError> {
         let (store, prefix): (Arc<dyn ReadStore>, _) = match &source.location {
             StorageLocation::S3 { bucket, prefix } => (Arc::new(S3::new(Bucket::connect(bucket, settings, env, now)?)), prefix.clone()),
             StorageLocation::File { path } => (Arc::new(Local::new(Directory::open(path)?)), String::new()),
         };
+        let store = if source.limits.any() { Arc::new(Bounded::new(store, source.limits)) } else { store };
+        let as_of = as_of.filter(|_| matches!(source.location, StorageLocation::S3 { .. }));
+        let as_of = as_of.map(|at| Arc::new(AsOf::new(Arc::clone(&store), at)));
+        let store = as_of.as_ref().map_or(store, |layer| Arc::clone(layer) as Arc<dyn ReadStore>);
         let pattern = source.points.as_deref().map(str::parse).transpose()?;
-        Ok(Self::over(store, prefix, pattern, source.points_time_zone.clone()))
+        Ok(Self { as_of, ..Self::over(store, prefix, pattern, source.points_time_zone.clone()) })
     }
 
     /// Over any store: the seam for layers and tests. Must be called within a tokio runtime.
     pub fn over(store: Arc<dyn ReadStore>, prefix: String, pattern: Option<PointPattern>, zone: Option<TimeZone>) -> Self {
         let log = Arc::new(ChainLog::default());
         let store = Arc::new(Recorded { below: store, log: Arc::clone(&log) });
-        Self { store, log, prefix, pattern, zone, runtime: Handle::current(), by: Reader::Pipeline }
+        Self { store, log, as_of: None, prefix, pattern, zone, runtime: Handle::current(), by: Reader::Pipeline }
     }
 
     /// The same view, whose reads the chain has under another reader.
     pub fn as_reader(&self, by: Reader) -> Self {
         Self { by, ..self.clone() }
+    }
+
+    /// As of which instant the storage is shown, with what is known of its versions by now; `None` where it is shown as it is.
+    pub fn as_of(&self) -> Option<AsOfFacts> {
+        self.as_of.as_ref().map(|layer| layer.facts())
     }
 
     /// What every key that this view shows begins with.
@@ -330,7 +360,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::domain::{Addressing, LockState, Period, Policy};
+    use crate::domain::{Addressing, LockState, Period, Policy, Selection};
 
     fn source(path: &Path, points: Option<&str>) -> Source {
         Source {
@@ -344,6 +374,8 @@ mod tests {
             points: points.map(str::to_owned),
             points_time_zone: None,
             look_back: Period::from_secs(86_400),
+            select: Selection::Latest,
+            limits: crate::domain::SourceLimits::default(),
             policy: Policy::default(),
         }
     }

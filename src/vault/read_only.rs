@@ -1,7 +1,7 @@
 //! The bottom of the vault view: a storage without any way to write.
 //!
 //! Layers are small wrappers over [`ReadStore`] that add one behaviour and forward the rest: [`super::chain::Recorded`] is
-//! the first; `AsOf`, `Bounded` and `Sabotaged` belong between it and the backend.
+//! the top one; [`super::as_of::AsOf`] and, below it, [`super::bounded::Bounded`] lie between it and the backend.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::domain::{LockFacts, LockState, Transport};
 use crate::storage::{
     Body, Bucket, BucketLock, Depth, Directory, Failure, Head, Listing, LocalFile, Page, PageAsk, Retention, Span, StorageError, Tuning,
-    Wanted, lock_state,
+    VersionPage, Versioning, VersionsAsk, Wanted, lock_state,
 };
 
 /// What a drill may do to a storage: look and read. Every implementation promises that nothing it does changes what is
@@ -25,6 +25,10 @@ pub trait ReadStore: fmt::Debug + Send + Sync {
     async fn list(&self, prefix: &str, depth: Depth, visit: &mut (dyn FnMut(Listing) + Send)) -> Result<(), StorageError>;
     /// One page of what lies below a prefix.
     async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError>;
+    /// One page of all versions below a prefix, delete markers among them.
+    async fn versions(&self, ask: &VersionsAsk) -> Result<VersionPage, StorageError>;
+    /// Whether the storage keeps versions.
+    async fn versioning(&self) -> Result<Versioning, StorageError>;
     /// Whether the storage answers, and lets these credentials list.
     async fn probe(&self, prefix: &str) -> Result<(), StorageError>;
     /// What is known of one object version; the latest where none is given.
@@ -73,6 +77,12 @@ impl ReadStore for S3 {
     }
     async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
         self.bucket.page(ask).await
+    }
+    async fn versions(&self, ask: &VersionsAsk) -> Result<VersionPage, StorageError> {
+        self.bucket.versions_page(ask).await
+    }
+    async fn versioning(&self) -> Result<Versioning, StorageError> {
+        self.bucket.versioning().await
     }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.bucket.probe(prefix).await
@@ -169,6 +179,12 @@ impl ReadStore for Local {
     }
     async fn page(&self, ask: &PageAsk) -> Result<Page, StorageError> {
         self.directory.page(ask)
+    }
+    async fn versions(&self, _ask: &VersionsAsk) -> Result<VersionPage, StorageError> {
+        Err(StorageError::NoVersions)
+    }
+    async fn versioning(&self) -> Result<Versioning, StorageError> {
+        Ok(Versioning::Never)
     }
     async fn probe(&self, prefix: &str) -> Result<(), StorageError> {
         self.directory.list(prefix, Depth::OneLevel, &mut |_| {})

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
+mod as_of;
 mod auditor;
 mod cli;
 mod codec;
@@ -29,6 +30,7 @@ mod seal_s3;
 mod sealed;
 mod sealed_support;
 mod servers;
+mod tools;
 mod vault;
 mod vault_access;
 

@@ -194,6 +194,8 @@ pub fn source(endpoint: &str, bucket: &str, prefix: &str, points: Option<&str>) 
         points: points.map(str::to_owned),
         points_time_zone: None,
         look_back: Period::from_secs(30 * 86_400),
+        select: firedrill::domain::Selection::Latest,
+        limits: firedrill::domain::SourceLimits::default(),
         policy: Policy::default(),
     }
 }

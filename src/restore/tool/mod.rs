@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 pub use mirror::{MirrorError, MirrorInto, Mirrored, mirror};
 pub use snapshots::{SnapshotList, list};
 
-use crate::domain::{Cause, Placeholder, Sha256, Template, ToolFacts, ToolStep};
+use crate::domain::{Cause, Placeholder, Sha256, Template, ToolFacts, ToolReads, ToolStep};
 use crate::sandbox::{CommandSpec, DATA_DIRECTORY, Ended, Exit, KIT_DIRECTORY, PRIVATE_FILES, Sandbox, SandboxError};
 
 /// The tool's home, below the kit.
@@ -116,6 +116,12 @@ pub enum ToolError {
         /// How it ended.
         how: String,
     },
+    /// It never came to the gateway.
+    #[error("{how}, without asking the gateway for anything")]
+    NeverAsked {
+        /// How it ended.
+        how: String,
+    },
     /// It wanted what the sandbox has not.
     #[error("{how}, after {attempts} attempts to reach something outside")]
     WantsOut {
@@ -165,6 +171,7 @@ impl ToolError {
             | ToolError::NoText { .. }
             | ToolError::Sandbox(_)
             | ToolError::SaysSo { .. }
+            | ToolError::NeverAsked { .. }
             | ToolError::WantsOut { .. }
             | ToolError::WantsToWrite { .. }
             | ToolError::EndedFromOutside { .. }
@@ -181,6 +188,9 @@ impl ToolError {
             ToolError::NoText { .. } => "give it as a file: {secret_file:NAME}",
             ToolError::Sandbox(_) => "see `firedrill doctor`",
             ToolError::SaysSo { .. } => "check the secrets and the command of its [[restore]]; the annex has its own words",
+            ToolError::NeverAsked { .. } => {
+                "let it read from {endpoint} or {endpoint_tls}, {bucket} and {prefix}: inside, nothing else is there; the annex has its own words"
+            }
             ToolError::WantsOut { .. } => {
                 "the attempts are listed in the report: keep it from them by its options, or by what it restores from"
             }
@@ -275,6 +285,8 @@ pub struct Around {
     pub writes: u64,
     /// The first of them.
     pub first_write: Option<String>,
+    /// Requests that the gateway has had from this drill's tools, those refused included; `None` where there is no gateway.
+    pub asked: Option<u64>,
 }
 
 /// A step's command with every place filled.
@@ -367,6 +379,9 @@ pub fn judge(step: &ToolStep, exit: &Exit, around: &Around) -> Result<(), ToolEr
     if around.writes > 0 {
         let first = around.first_write.clone().unwrap_or_default();
         return Err(ToolError::WantsToWrite { how, writes: around.writes, first });
+    }
+    if step.reads == ToolReads::Gateway && around.asked == Some(0) {
+        return Err(ToolError::NeverAsked { how });
     }
     Err(ToolError::Failed { how })
 }
@@ -492,6 +507,7 @@ mod tests {
     fn only_what_nothing_else_explains_blames_the_backup() {
         let quiet = Around::default();
         let went_out = Around { attempts: 2, ..Around::default() };
+        let never = Around { asked: Some(0), ..Around::default() };
         let wrote = Around { writes: 1, first_write: Some("PutObject".into()), ..Around::default() };
         for (ended, stderr, around, verdict) in [
             (Ended::Status(0), "", &quiet, None),
@@ -503,6 +519,8 @@ mod tests {
             (Ended::Status(1), "Fatal: wrong password", &quiet, Some(Cause::Runner)),
             (Ended::Status(1), "", &went_out, Some(Cause::Runner)),
             (Ended::Status(1), "", &wrote, Some(Cause::Runner)),
+            (Ended::Status(1), "", &never, Some(Cause::Runner)),
+            (Ended::Status(1), "", &Around { asked: Some(1), ..Around::default() }, Some(Cause::Backup)),
         ] {
             let exit = Exit::for_tests(ended, "", stderr);
             let judged = judge(&step(&["x"]), &exit, around).map_err(|e| e.blame());
