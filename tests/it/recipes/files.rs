@@ -19,7 +19,7 @@ fn restic_repository_under_object_lock() {
     vault.shell(&format!("{restic} backup --time '2026-01-01 00:00:00' ./patients.csv"));
     vault.shell(&format!("{restic} backup ."));
     let scenario = at_home(&home, "restic", &vault.place("ehr"));
-    let drilled = vault.run(&scenario).ends("PASSED");
+    let drilled = vault.passes(&scenario);
     assert_eq!(drilled.report["measurements"]["data_age"]["source"], "content");
 
     {
@@ -64,7 +64,7 @@ fn restic_repository_by_rustic() {
          restic --no-cache -q init; restic --no-cache -q backup .",
     );
     let scenario = with_more_tools(at_home(&home, "rustic", &vault.place("ehr")));
-    vault.run(&scenario).ends("PASSED");
+    vault.passes(&scenario);
     for harm in [Harm::Flip, Harm::Cut, Harm::Gone] {
         let _harm = vault.damage(&vault.biggest("ehr/data"), harm);
         vault.run(&scenario).ends("FAILED").blames_backup("tool_failed", &[("tool", "rustic")]);
@@ -84,7 +84,7 @@ fn borg_repository_copied_off_site() {
          cd tree; borg create ../repository::ehr-{now:%Y-%m-%dT%H%M} .; cd ..; rclone copy -q repository s3:$BUCKET/ehr-borg",
     );
     let scenario = at_home(&home, "borg", &vault.place("ehr-borg"));
-    let drilled = vault.run(&scenario).ends("PASSED");
+    let drilled = vault.passes(&scenario);
     assert_eq!(drilled.report["measurements"]["data_age"]["source"], "content");
     for harm in [Harm::Flip, Harm::Gone] {
         let _harm = vault.damage(&vault.biggest("ehr-borg/data"), harm);
@@ -105,7 +105,7 @@ fn rclone_crypt_mirror() {
          rclone sync -q --links tree records:",
     );
     let scenario = at_home(&home, "rclone-crypt", &vault.place("records"));
-    let drilled = vault.run(&scenario).ends("PASSED");
+    let drilled = vault.passes(&scenario);
     // the files' own times came through the objects' metadata
     assert_eq!(drilled.report["measurements"]["data_age"]["source"], "content");
     for harm in [Harm::Flip, Harm::Cut] {
@@ -141,7 +141,7 @@ fn duplicity_chain() {
     home.shell("echo one more > tree/records/more; cd tree; sha256sum records/more >> SHA256SUMS");
     vault.shell(back_up);
     let scenario = at_home(&home, "duplicity", &vault.place("ehr-dup"));
-    let drilled = vault.run(&scenario).ends("PASSED");
+    let drilled = vault.passes(&scenario);
     assert_eq!(drilled.report["backup"]["point"]["points_seen"], 2);
     {
         // the full backup rots; the increment made since is untouched, and worth nothing
@@ -171,7 +171,7 @@ fn litestream_replica() {
     sql("insert into patient values (201, 'the last')");
     replicate("registry.db");
     let scenario = with_more_tools(at_home(&home, "litestream", &vault.place("registry.db")));
-    vault.run(&scenario).ends("PASSED");
+    vault.passes(&scenario);
     for harm in [Harm::Flip, Harm::Gone] {
         // of the first file, on which all others stand
         let first = vault.keys("registry.db/0000").into_iter().min().unwrap();

@@ -102,6 +102,19 @@ impl<'a> Vault<'a> {
         self.home.drilled(said(command.output().unwrap()))
     }
 
+    /// Drills what must pass: without a refused write, or an attempt to reach anything outside.
+    #[track_caller]
+    fn passes(&self, scenario: &Path) -> Drilled {
+        let drilled = self.run(scenario).ends("PASSED");
+        let refused = drilled.findings().iter().any(|f| f["finding"] == "writes_refused" || f["finding"] == "remark");
+        assert!(!refused, "{:#?}", drilled.findings());
+        assert_eq!(drilled.report["egress"]["total"], 0, "{:#}", drilled.report["egress"]);
+        for tool in drilled.report["tools"].as_array().unwrap() {
+            assert!(tool["version"].as_str().unwrap().contains(|c: char| c.is_ascii_digit()), "{tool:#}");
+        }
+        drilled
+    }
+
     /// The keys below a prefix, biggest object first.
     fn keys(&self, prefix: &str) -> Vec<String> {
         let prefix = prefix.into();

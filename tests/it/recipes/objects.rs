@@ -26,7 +26,7 @@ fn archives_of_tar_and_gnupg() {
     // a sibling that is none
     vault.shell(&format!("rclone copyto -q s3:$BUCKET/{key} s3:$BUCKET/lab/lab-test.tar.zst.gpg"));
     let scenario = at_home(&home, "gnupg-tar", &vault.place("lab"));
-    let drilled = vault.run(&scenario).ends("PASSED");
+    let drilled = vault.passes(&scenario);
     assert_eq!(drilled.report["backup"]["point"]["points_seen"], 1);
     for harm in [Harm::Flip, Harm::Cut] {
         let _harm = vault.damage(&key, harm);
