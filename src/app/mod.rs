@@ -20,7 +20,7 @@ pub use keys::FileKeyring;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Overrides, Settings, load_settings};
 use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Timestamp, Trigger};
-use crate::drill::{self, Listener, Order, RecordError, Recorder, Services, Vaults};
+use crate::drill::{self, Listener, Looked, Order, RecordError, Recorder, Services, Stop, Vaults};
 use crate::evidence::{
     Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, attachment,
     check_writable, names, seal_evidence,
@@ -165,6 +165,31 @@ impl App {
         let sealed = self.seal(&events, &signer, Some(&annex), &desk.journal)?;
         desk.clear();
         Ok(sealed)
+    }
+
+    /// What the tools of a scenario find, in a sandbox as a drill has it. Nothing is restored or recorded.
+    ///
+    /// # Errors
+    /// [`Stop`] with the findings that would end a drill here.
+    pub async fn look(&self, scenario: &Scenario, selector: &Selector) -> Result<Looked, Stop> {
+        // nothing is shown under a pseudonym, and nothing kept
+        let pseudonyms = Pseudonymizer::new([0; 32]);
+        let keyring = FileKeyring::new(self.environment.clone());
+        let vaults = self.vaults();
+        let services = Services {
+            clock: &*self.clock,
+            now: self.now(),
+            vaults: &vaults,
+            keys: &keyring,
+            pseudonyms: &pseudonyms,
+            names: &|_, _| (),
+            state: self.sandboxes(),
+            isolation: Isolation::Required,
+            swap: SwapPolicy::Refuse,
+            progress: Arc::default(),
+            cancel: CancellationToken::new(),
+        };
+        drill::look(scenario, selector, &services, DrillId(uuid::Uuid::now_v7().to_string())).await
     }
 
     /// Wall time, for what lives on threads of its own.

@@ -1,7 +1,7 @@
 //! A restore by foreign tools: located, prepared and carried out as the native one is, with a gateway or a mirror between
 //! the backup and the tool.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::blame::Stop;
 use super::steps::{self, Ended, Leash, nobody, object_name, start_of};
 use super::{RecordError, Recorder, Services, as_of, chain};
 use crate::domain::{
-    CaptureSource, Cause, DrillEventKind, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
-    RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolReads, ToolStep, ToolWrites,
+    CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
+    RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
 };
 use crate::restore::Restored;
 use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
@@ -58,9 +58,13 @@ fn bucket_of(scenario: &Scenario) -> &str {
 /// All that stands while tools work. Closed in any case: what was read and refused is evidence too.
 pub(super) struct Bench<'a> {
     steps: Vec<(&'a ToolStep, Secrets)>,
+    /// The tools, each once.
+    pub(super) tools: Vec<ToolFacts>,
     view: VaultView,
     gateway: Option<Gateway>,
     fillings: Fillings,
+    /// When the drill's time is over, on the monotonic clock.
+    ends: Elapsed,
     /// The mirror stands already: a tool had to list its recovery points from it.
     mirrored: bool,
 }
@@ -71,26 +75,23 @@ pub(super) async fn open<'a>(
     selector: &Selector,
     services: &Services<'_>,
     sandbox: &Sandbox,
-    recorder: &mut Recorder<'_>,
-) -> Result<Bench<'a>, Ended> {
-    recorder.phase(Phase::Locate)?;
+) -> Result<Bench<'a>, Stop> {
+    let ends = Elapsed::from_duration(services.clock.monotonic().as_duration() + scenario.limits.time.as_duration());
     furnish(sandbox)?;
-    let mut found = BTreeSet::new();
+    let mut tools: Vec<ToolFacts> = Vec::new();
     let mut steps = Vec::new();
     for step in scenario.tool_steps() {
-        if found.insert(&step.tool) {
-            let facts = tool::find(step, &scenario.limits.tools, sandbox).await.map_err(|e| Stop::tool("tools", &step.tool, &e, None))?;
-            recorder.record(DrillEventKind::ToolFound { tool: facts })?;
+        if tools.iter().all(|known| known.tool != step.tool) {
+            let found = tool::find(step, &scenario.limits.tools, sandbox).await;
+            tools.push(found.map_err(|e| Stop::tool("tools", &step.tool, &e, None))?);
         }
         let secrets = step.secrets.iter().map(|(name, reference)| Ok((name.clone(), services.keys.secret(reference)?)));
         steps.push((step, secrets.collect::<Result<Secrets, super::KeyError>>()?));
     }
     let view = steps::open_view(scenario, selector, services).await?;
     view.probe().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
-    let is_empty = view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
-    recorder.found(as_of::remarks(selector, view.as_of()))?;
-    if is_empty {
-        return Err(steps::nothing_there(&view).into());
+    if view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))? {
+        return Err(steps::nothing_there(&view));
     }
     let mut fillings =
         Fillings { bucket: bucket_of(scenario).to_owned(), prefix: view.prefix().trim_matches('/').to_owned(), ..Fillings::default() };
@@ -103,7 +104,7 @@ pub(super) async fn open<'a>(
         fillings.gateway = Some(places);
         gateway = Some(started);
     }
-    Ok(Bench { steps, view, gateway, fillings, mirrored: false })
+    Ok(Bench { steps, tools, view, gateway, fillings, ends, mirrored: false })
 }
 
 /// Directories in the kit for the tools' own.
@@ -161,68 +162,67 @@ impl Bench<'_> {
         leash: &Leash,
         recorder: &mut Recorder<'_>,
     ) -> Result<Restored, Ended> {
-        let (point, seen) = self.locate(scenario, selector, services, sandbox, leash, recorder).await?;
-        steps::announce(&point, &seen, "not asked: a foreign tool's repository", scenario, services, recorder)?;
-        let objects = self.preflight(scenario, services, sandbox, &point, recorder).await?;
-        self.restore(scenario, services, sandbox, &objects, leash, recorder).await
-    }
-
-    /// Recovery points as the objects' names, the tool's own list, or else the repository as a whole says.
-    async fn locate(
-        &mut self,
-        scenario: &Scenario,
-        selector: &Selector,
-        services: &Services<'_>,
-        sandbox: &Sandbox,
-        leash: &Leash,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<(RecoveryPoint, Vec<RecoveryPoint>), Ended> {
-        let unreachable = |e: VaultError| Stop::vault("locate", &e, nobody());
-        let lister = self.steps.iter().position(|(step, _)| step.snapshots.is_some());
-        let points = match lister {
-            _ if scenario.source.points.is_some() => self.view.points().await.map_err(unreachable)?.points,
-            Some(lister) => {
-                if self.steps[lister].0.reads == ToolReads::Directory {
-                    let objects = self.whole("locate", scenario).await?;
-                    let pinned = self.pin("locate", &objects, scenario, services, sandbox).await?;
-                    self.mirror(scenario, services, sandbox, &pinned, leash).await?;
-                    self.mirrored = true;
-                }
-                self.listed(lister, scenario, services, sandbox, recorder).await?
-            }
-            None => vec![self.repository(scenario).await.map_err(unreachable)?],
-        };
-        let point = steps::selected(&self.view, &points, &[], selector)?;
+        for tool in &self.tools {
+            recorder.record(DrillEventKind::ToolFound { tool: tool.clone() })?;
+        }
+        recorder.found(as_of::remarks(selector, self.view.as_of()))?;
+        let (seen, remarks) = self.points(scenario, services, sandbox, leash).await?;
+        recorder.found(remarks)?;
+        let point = steps::selected(&self.view, &seen, &[], selector)?;
         match point.form {
             PointForm::Snapshot => self.fillings.snapshot = Some(point.id.clone()),
             PointForm::BareObject => self.fillings.object_key = point.objects.first().map(|object| object.key.clone()),
             PointForm::Repository | PointForm::SealedSet => {}
         }
-        Ok((point, points))
+        steps::announce(&point, &seen, "not asked: a foreign tool's repository", scenario, services, recorder)?;
+        let objects = self.preflight(scenario, services, sandbox, &point, recorder).await?;
+        self.restore(scenario, services, sandbox, &objects, leash, recorder).await
+    }
+
+    /// Recovery points as the objects' names, the tool's own list, or else the repository as a whole says; and what is odd.
+    pub(super) async fn points(
+        &mut self,
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+        leash: &Leash,
+    ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
+        let unreachable = |e: VaultError| Stop::vault("locate", &e, nobody());
+        match self.steps.iter().position(|(step, _)| step.snapshots.is_some()) {
+            _ if scenario.source.points.is_some() => Ok((self.view.points().await.map_err(unreachable)?.points, Vec::new())),
+            Some(lister) => {
+                if self.steps[lister].0.reads == ToolReads::Directory {
+                    let objects = self.whole("locate", scenario).await?;
+                    let pinned = self.pin("locate", &objects, scenario, services, sandbox).await?;
+                    self.mirror("locate", scenario, services, sandbox, &pinned, leash).await?;
+                    self.mirrored = true;
+                }
+                let (step, secrets) = &self.steps[lister];
+                self.listed(step, secrets, scenario, services, sandbox).await
+            }
+            None => Ok((vec![self.repository(scenario).await.map_err(unreachable)?], Vec::new())),
+        }
     }
 
     async fn listed(
         &self,
-        lister: usize,
+        step: &ToolStep,
+        secrets: &Secrets,
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<Vec<RecoveryPoint>, Ended> {
-        let (step, secrets) = &self.steps[lister];
-        let Some(snapshots) = &step.snapshots else { return Ok(Vec::new()) };
-        let exit = self.run("locate", step, secrets, &snapshots.command, scenario, services, sandbox, recorder).await?;
+    ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
+        let Some(snapshots) = &step.snapshots else { return Ok((Vec::new(), Vec::new())) };
+        let exit = self.run("locate", (step, secrets), &snapshots.command, scenario, services, sandbox).await?;
         let told = |error: &ToolError| Stop::tool("locate", &step.tool, error, Some(keep_output(services, &exit)));
         let list = tool::list(snapshots, &exit.stdout).map_err(|e| told(&e))?;
         // some tools list nothing, and say only in passing that they could not look
         if list.points.is_empty() && tool::says_it_could_not(step, &exit) {
-            return Err(told(&ToolError::SaysSo { how: "it lists no recovery point".to_owned() }).into());
+            return Err(told(&ToolError::SaysSo { how: "it lists no recovery point".to_owned() }));
         }
-        if list.unreadable > 0 {
-            let detail = format!("{} lists {} recovery points without an id or a time that can be read", step.tool, list.unreadable);
-            recorder.found([Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail })])?;
-        }
-        Ok(list.points)
+        let detail = format!("{} lists {} recovery points without an id or a time that can be read", step.tool, list.unreadable);
+        let odd = (list.unreadable > 0).then(|| Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail }));
+        Ok((list.points, odd.into_iter().collect()))
     }
 
     /// The repository as a whole, where nothing says what it holds. Objects are kept where they will be mirrored.
@@ -254,9 +254,9 @@ impl Bench<'_> {
             // what a snapshot needs only its tool knows: the whole repository
             PointForm::Snapshot if self.reads_directory() => {
                 let objects = self.whole("preflight", scenario).await?;
-                self.pin("preflight", &objects, scenario, services, sandbox).await
+                Ok(self.pin("preflight", &objects, scenario, services, sandbox).await?)
             }
-            _ => self.pin("preflight", &point.objects, scenario, services, sandbox).await,
+            _ => Ok(self.pin("preflight", &point.objects, scenario, services, sandbox).await?),
         }
     }
 
@@ -265,12 +265,12 @@ impl Bench<'_> {
     }
 
     /// Every object of the repository.
-    async fn whole(&self, phase: &str, scenario: &Scenario) -> Result<Vec<ObjectRef>, Ended> {
+    async fn whole(&self, phase: &str, scenario: &Scenario) -> Result<Vec<ObjectRef>, Stop> {
         let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
         let survey = self.view.survey(keep).await.map_err(|e| Stop::vault(phase, &e, nobody()))?;
         if survey.objects > survey.kept.len() as u64 {
             let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
-            return Err(Stop::one(Finding::runner(phase, kind)).into());
+            return Err(Stop::one(Finding::runner(phase, kind)));
         }
         Ok(survey.kept)
     }
@@ -282,7 +282,7 @@ impl Bench<'_> {
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
-    ) -> Result<Vec<Pinned>, Ended> {
+    ) -> Result<Vec<Pinned>, Stop> {
         let mirrored = self.reads_directory();
         let roles: Vec<_> = found.iter().map(|object| (object, "object")).collect();
         let view = self.view.as_reader(if mirrored { Reader::Mirror } else { Reader::Tool });
@@ -292,11 +292,11 @@ impl Bench<'_> {
             && only.object.size == 0
         {
             let kind = FindingKind::EmptyRestore { detail: "the object has no bytes at all".to_owned() };
-            return Err(Stop::one(Finding::backup(phase, kind)).into());
+            return Err(Stop::one(Finding::backup(phase, kind)));
         }
         let bytes: u64 = pinned.iter().map(|p| p.object.size).sum();
         if mirrored && sandbox.free_bytes()? < bytes.saturating_add(pinned.len() as u64 * 4096) {
-            return Err(Stop::one(Finding::runner(phase, FindingKind::ScratchFull { limit: scenario.limits.scratch_size })).into());
+            return Err(Stop::one(Finding::runner(phase, FindingKind::ScratchFull { limit: scenario.limits.scratch_size })));
         }
         Ok(pinned)
     }
@@ -312,11 +312,11 @@ impl Bench<'_> {
     ) -> Result<Restored, Ended> {
         recorder.phase(Phase::Restore)?;
         if self.reads_directory() && !self.mirrored {
-            self.mirror(scenario, services, sandbox, objects, leash).await?;
+            self.mirror("restore", scenario, services, sandbox, objects, leash).await?;
         }
         let mut last = None;
         for (step, secrets) in &self.steps {
-            let exit = self.run("restore", step, secrets, &step.command, scenario, services, sandbox, recorder).await?;
+            let exit = self.run("restore", (step, secrets), &step.command, scenario, services, sandbox).await?;
             last = Some((step, exit));
         }
         let root = sandbox.root()?;
@@ -346,12 +346,13 @@ impl Bench<'_> {
 
     async fn mirror(
         &self,
+        phase: &str,
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
         objects: &[Pinned],
         leash: &Leash,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), Stop> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&sandbox.kit()?, tool::REPOSITORY, flags, Mode::empty())
             .map_err(|e| SandboxError::Io { step: "open the mirror", source: e.into() })?;
@@ -374,34 +375,29 @@ impl Bench<'_> {
         mirrored.map(drop).map_err(|error| {
             let of = |number: usize| object_name(services, &objects[number].object.key);
             match &error {
-                MirrorError::Read { number, source } => Stop::vault("restore", source, of(*number)),
+                MirrorError::Read { number, source } => Stop::vault(phase, source, of(*number)),
                 MirrorError::ScratchFull => {
-                    Stop::one(Finding::runner("restore", FindingKind::ScratchFull { limit: scenario.limits.scratch_size }))
+                    Stop::one(Finding::runner(phase, FindingKind::ScratchFull { limit: scenario.limits.scratch_size }))
                 }
                 MirrorError::Cancelled => Stop::interrupted(),
                 MirrorError::Name { .. } | MirrorError::Scratch { .. } => {
-                    Stop::one(Finding::runner("restore", FindingKind::CouldNotRun { reason: error.to_string() }))
+                    Stop::one(Finding::runner(phase, FindingKind::CouldNotRun { reason: error.to_string() }))
                 }
             }
-            .into()
         })
     }
 
     /// Runs one command of a tool to its end, and judges it.
-    #[expect(clippy::too_many_arguments, reason = "what a command needs, each from another side")]
     async fn run(
         &self,
         phase: &str,
-        step: &ToolStep,
-        secrets: &Secrets,
+        (step, secrets): (&ToolStep, &Secrets),
         command: &[Template],
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
-        recorder: &Recorder<'_>,
-    ) -> Result<Exit, Ended> {
-        let (_, elapsed) = recorder.now();
-        let left = scenario.limits.time.as_duration().saturating_sub(elapsed.as_duration()).saturating_sub(LAST_MOMENTS);
+    ) -> Result<Exit, Stop> {
+        let left = self.ends.since(services.clock.monotonic()).as_duration().saturating_sub(LAST_MOMENTS);
         let told = |error: &ToolError, output| Stop::tool(phase, &step.tool, error, output);
         let mut spec = tool::prepare(step, command, &self.fillings, secrets, &scenario.limits.tools, left.max(Duration::from_secs(1)))
             .map_err(|e| told(&e, None))?;
@@ -409,7 +405,7 @@ impl Bench<'_> {
         let before = self.around(sandbox);
         let exit = match sandbox.run(&spec).await {
             Ok(exit) => exit,
-            Err(error) => return Err(self.storage_failed(phase, services).unwrap_or_else(|| told(&error.into(), None)).into()),
+            Err(error) => return Err(self.storage_failed(phase, services).unwrap_or_else(|| told(&error.into(), None))),
         };
         let after = self.around(sandbox);
         let around = Around { attempts: after.attempts - before.attempts, writes: after.writes - before.writes, ..after };
@@ -418,7 +414,7 @@ impl Bench<'_> {
             // a tool that the storage let down says nothing about the backup, whatever it says
             Err(error) => {
                 let stop = self.storage_failed(phase, services);
-                Err(stop.unwrap_or_else(|| told(&error, Some(keep_output(services, &exit)))).into())
+                Err(stop.unwrap_or_else(|| told(&error, Some(keep_output(services, &exit)))))
             }
         }
     }
@@ -438,6 +434,13 @@ impl Bench<'_> {
         let facts = self.gateway.as_ref()?.troubles();
         let failure = facts.failures.first()?;
         Some(Stop::vault(phase, &failure.error, object_name(services, &failure.key)))
+    }
+
+    /// Ends the gateway without telling anybody: where nothing is recorded.
+    pub(super) async fn stop(mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            gateway.stop().await;
+        }
     }
 
     /// Closes the gateway, and records what was served, refused and read, and under which locks.

@@ -25,8 +25,8 @@ pub use recorder::{Listener, RecordError, Recorder};
 use crate::clock::Clock;
 use crate::codec::age::Identities;
 use crate::domain::{
-    Cause, DrillEvent, DrillEventKind, Finding, FindingKind, Met, Phase, Plan, RunnerFacts, Scenario, SecretRef, Selector, Severity,
-    Source, Timestamp, Unlock, Verdict, recount,
+    Cause, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Met, Phase, Plan, RecoveryPoint, RunnerFacts, Scenario, SecretRef,
+    Selector, Severity, Source, Timestamp, ToolFacts, Unlock, Verdict, recount,
 };
 use crate::evidence::Pseudonymizer;
 use crate::restore::Progress;
@@ -132,6 +132,44 @@ pub async fn run(
     Ok(recorder.into_events())
 }
 
+/// What a scenario's tools find, asked without a drill: nothing is restored, recorded or signed.
+#[derive(Debug)]
+pub struct Looked {
+    /// The tools.
+    pub tools: Vec<ToolFacts>,
+    /// The recovery points that they list, or that the storage's names say.
+    pub points: Vec<RecoveryPoint>,
+}
+
+/// Asks the tools of a scenario for its recovery points, in a sandbox as a drill has it.
+///
+/// # Errors
+/// [`Stop`] with the findings that would end a drill here.
+pub async fn look(scenario: &Scenario, selector: &Selector, services: &Services<'_>, id: DrillId) -> Result<Looked, Stop> {
+    let sandbox = crate::sandbox::provision(&sandbox_spec(scenario, services, id)).await?;
+    let asked = async {
+        let mut bench = foreign::open(scenario, selector, services, &sandbox).await?;
+        let (leash, _idle) = steps::Leash::new();
+        let points = bench.points(scenario, services, &sandbox, &leash).await;
+        let tools = bench.tools.clone();
+        bench.stop().await;
+        Ok(Looked { tools, points: points?.0 })
+    };
+    let looked = asked.await;
+    sandbox.destroy().await;
+    looked
+}
+
+fn sandbox_spec(scenario: &Scenario, services: &Services<'_>, id: DrillId) -> SandboxSpec {
+    SandboxSpec {
+        isolation: services.isolation,
+        swap: services.swap,
+        tools: scenario.limits.tools.iter().map(|d| ToolDir { host: d.clone(), inside: d.clone() }).collect(),
+        served_hosts: foreign::served_hosts(scenario),
+        ..SandboxSpec::new(id, scenario.limits.clone(), services.state.clone())
+    }
+}
+
 /// Makes the sandbox, works in it, and destroys it whatever happened; only then looks at how it went.
 async fn attempt(
     scenario: &Scenario,
@@ -140,13 +178,7 @@ async fn attempt(
     recorder: &mut Recorder<'_>,
 ) -> Result<Option<Stop>, RecordError> {
     recorder.phase(Phase::Provision)?;
-    let spec = SandboxSpec {
-        isolation: services.isolation,
-        swap: services.swap,
-        tools: scenario.limits.tools.iter().map(|d| ToolDir { host: d.clone(), inside: d.clone() }).collect(),
-        served_hosts: foreign::served_hosts(scenario),
-        ..SandboxSpec::new(recorder.drill().clone(), scenario.limits.clone(), services.state.clone())
-    };
+    let spec = sandbox_spec(scenario, services, recorder.drill().clone());
     let sandbox = match crate::sandbox::provision(&spec).await {
         Ok(sandbox) => sandbox,
         Err(error) => return Ok(Some(Stop::from(error))),

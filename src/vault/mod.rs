@@ -415,6 +415,12 @@ mod tests {
         let chain = view.chain(&name);
         assert_eq!((chain.objects.len(), chain.bytes_read()), (1, 3_000_000));
         assert_eq!(chain.objects[0].sha256_from.as_deref(), Some("read"));
+        let read = RangeRead { by: Reader::Pipeline, start: 0, end: 3_000_000, bytes: 3_000_000, blake3: None };
+        assert_eq!(chain.objects[0].reads, [read]);
+        let mirror = view.as_reader(Reader::Mirror);
+        mirror.read(&pinned, 3_000_000).await.unwrap();
+        assert_eq!(view.chain(&name).objects[0].reads[1].by, Reader::Mirror);
+        view.settle_locks().await.unwrap();
         assert_eq!(view.transport().encrypted, None);
     }
 

@@ -38,7 +38,7 @@ impl Repository {
     }
 
     pub fn scenario(&self, overlay: &str) -> PathBuf {
-        scenario(&self.home, &format!("source = {{ url = \"file:../backups/repo\" }}\n{overlay}"))
+        scenario(&self.home, &format!("source.url = \"file:../backups/repo\"\n{overlay}"))
     }
 
     /// A scenario in which a shell stands in for the tool.
@@ -397,4 +397,94 @@ fn a_sibling_that_shares_the_prefix_does_not_exist_for_a_tool() {
     assert_ne!(drilled.report["verdict"], "PASSED");
     assert_eq!(drilled.report["backup"]["chain"]["summary"]["bytes_read"], 0);
     assert!(!format!("{:#}", drilled.report).contains(PATIENT));
+}
+
+/// The keys of a bucket, below any prefix.
+fn keys(bucket: &str) -> Vec<String> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (_, text) = runtime.block_on(ceph().ok(http::Method::GET, &format!("{bucket}?list-type=2"), &[], ""));
+    text.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_attacker_with_every_right_deletes_all_and_overwrites_half_and_restic_brings_it_back() {
+    let home = Home::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bucket = runtime.block_on(ceph().bucket(Locking::On));
+    let default = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+                   <Mode>COMPLIANCE</Mode><Days>40</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+    runtime.block_on(ceph().ok(http::Method::PUT, &format!("{bucket}?object-lock="), &[], default));
+    home.tree();
+    home.write("keys/restic.password", "hunter2\n");
+    let url = format!("s3:{}/{bucket}/ehr", ceph().http());
+    restic(&home, &url, "init");
+    back_up(&home, &url);
+    // what the server's clock calls later is later
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    let at = firedrill::domain::Timestamp(jiff::Timestamp::now());
+    let found = keys(&bucket);
+    assert!(found.len() >= 5, "{found:?}");
+    runtime.block_on(async {
+        for (number, key) in found.iter().enumerate() {
+            ceph().ok(http::Method::DELETE, &format!("{bucket}/{key}"), &[], "").await;
+            if number % 2 == 0 {
+                ceph().put(&bucket, key, "garbage").await;
+            }
+        }
+    });
+    let policy = "policy = { lock = { mode = \"compliance\", remaining = \"30d\" } }";
+    let source = format!("source = {{ url = \"s3://{bucket}/ehr/\", endpoint = \"{}\", allow_http = true, {policy} }}\n", ceph().http());
+    let path = scenario(&home, &format!("{source}objectives = {{ rpo = \"1h\", rto = \"10m\" }}"));
+    let now = drill_s3(&home, &path, &[]);
+    assert_eq!(now.report["verdict"], "FAILED", "{:#?}", now.findings());
+    let rescued = drill_s3(&home, &path, &["--as-of", &at.to_string()]).ends("PASSED");
+    let summary = &rescued.report["backup"]["chain"]["summary"];
+    assert_eq!((&summary["lock_policy"], &summary["locks"]["locked"]), (&json!("kept"), &summary["objects"]), "{summary:#}");
+    assert_eq!(summary["as_of"], at.to_string());
+    assert!(rescued.report["backup"]["chain"]["objects"].as_array().unwrap().iter().all(|o| o["version"].is_string()));
+    // the recovery was timed, and the report says as of when
+    assert!(rescued.report["measurements"]["recovery"]["measured"].is_number() || rescued.report["measurements"]["recovery"].is_object());
+    assert!(fs::read_to_string(rescued.evidence.join("report.html")).unwrap().contains("the bucket as it stood then"));
+}
+
+#[test]
+fn nothing_but_reads_ever_reaches_the_server_in_any_drill() {
+    let home = Home::new();
+    let (bucket, source) = in_bucket(&home, Locking::On, "ehr");
+    let recipient = home.recipient.clone();
+    let sealing = ["seal", "tree", "--to", &format!("s3://{bucket}/sets/"), "--endpoint", &ceph().http(), "--allow-http", "-r", &recipient];
+    let sealed = home.command(&sealing).env("AWS_ACCESS_KEY_ID", ACCESS).env("AWS_SECRET_ACCESS_KEY", SECRET).output().unwrap();
+    said(sealed).exits(0);
+    let before = ceph().access_log(&bucket).len();
+    assert!(before > 10);
+    let directory = RESTIC
+        .replace("tool = \"restic\"", "tool = \"restic\"\nreads = \"directory\"")
+        .replace("s3:{endpoint}/{bucket}/{prefix}", "{repository}");
+    let directory: String = directory.lines().filter(|l| !l.starts_with("AWS_")).map(|l| format!("{l}\n")).collect();
+    let directory = directory.split("[restore.snapshots]").next().unwrap().replace("{snapshot}", "latest");
+    let with_lock = RESTIC.replace("\"--no-lock\", ", "").replace("tool = \"restic\"", "tool = \"restic\"\nwrites = \"overlay\"");
+    let sets = source.replace("/ehr/", "/sets/");
+    // native, through the gateway, mirrored, writing to the overlay, writing and refused, as of an instant, with a wrong key
+    let sealed = home.sealed_scenario(&sets);
+    drill_s3(&home, &sealed, &[]).ends("PASSED");
+    drill_s3(&home, &scenario(&home, &source), &[]).ends("PASSED");
+    drill_s3(&home, &scenario(&home, &format!("{source}{directory}")), &[]).ends("PASSED");
+    drill_s3(&home, &scenario(&home, &format!("{source}{with_lock}")), &[]).ends("PASSED");
+    let refused = with_lock.replace("overlay", "refuse");
+    drill_s3(&home, &scenario(&home, &format!("{source}sandbox.time = \"9s\"\n{refused}")), &[]).ends("INCONCLUSIVE");
+    drill_s3(&home, &scenario(&home, &source), &["--as-of", "1s"]).ends("PASSED");
+    home.write("keys/restic.password", "wrong\n");
+    drill_s3(&home, &scenario(&home, &source), &[]).ends("INCONCLUSIVE");
+    for command in ["points", "plan"] {
+        let path = home.sealed_scenario(&sets);
+        let asked =
+            home.command(&[command, path.to_str().unwrap()]).env("AWS_ACCESS_KEY_ID", ACCESS).env("AWS_SECRET_ACCESS_KEY", SECRET).output();
+        said(asked.unwrap()).exits(0);
+    }
+    let log = ceph().access_log(&bucket);
+    let ours = &log[before..];
+    assert!(ours.len() > 50, "{}", ours.len());
+    for line in ours {
+        assert!(line.contains(" \"GET /") || line.contains(" \"HEAD /"), "{line}");
+    }
 }
