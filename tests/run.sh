@@ -8,7 +8,11 @@ cd "$(dirname "$0")/.."
 needs=(
   radosgw:radosgw ceph-mon:ceph-mon ceph-osd:ceph-osd ceph:ceph-common ceph-authtool:ceph-common
   age:age zstd:zstd gzip:gzip xz:xz-utils lz4:lz4 tar:tar setfattr:attr
-  ssh-keygen:openssh-client openssl:openssl curl:curl jq:jq sqlite3:sqlite3 python3:python3 setpriv:util-linux losetup:mount mkfs.ext4:e2fsprogs cc:gcc restic:restic
+  ssh-keygen:openssh-client openssl:openssl curl:curl jq:jq sqlite3:sqlite3 python3:python3 setpriv:util-linux losetup:mount mkfs.ext4:e2fsprogs cc:gcc
+  # tools whose backups the recipes restore, and the servers that they back up
+  restic:restic borg:borgbackup rclone:rclone duplicity:duplicity gpg:gnupg
+  pgbackrest:pgbackrest barman-cloud-restore:barman-cli-cloud /usr/lib/postgresql/15/bin/initdb:postgresql-15
+  mariadb-backup:mariadb-backup mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb-admin:mariadb-client
 )
 missing=()
 for need in "${needs[@]}"; do
@@ -16,6 +20,8 @@ for need in "${needs[@]}"; do
 done
 # Debian puts venv into a package of its own
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+# what duplicity and Barman reach S3 with
+/usr/bin/python3 -c 'import boto3' 2>/dev/null || missing+=(python3-boto3)
 
 if [ ${#missing[@]} -gt 0 ]; then
   as_root=()
@@ -29,6 +35,8 @@ fi
 # an independent implementation of in-toto and DSSE, for checking our envelopes
 export FIREDRILL_TEST_CACHE="${FIREDRILL_TEST_CACHE:-${CARGO_TARGET_DIR:-$PWD/target}/test-tools}"
 bash tests/servers/python-setup.sh
+# restore tools that the distribution does not have
+bash tests/servers/restore-tools-setup.sh
 # a client of S3 that most restore tools are built on
 bash tests/servers/python-setup.sh s3 boto3==1.42.0
 

@@ -12,8 +12,8 @@ use super::blame::Stop;
 use super::steps::{self, Ended, Leash, nobody, object_name, start_of};
 use super::{RecordError, Recorder, Services, as_of, chain};
 use crate::domain::{
-    CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, Phase, PointForm, Reader, RecoveryPoint, RefusedWrite,
-    RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
+    CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
+    RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
 };
 use crate::restore::Restored;
 use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
@@ -65,6 +65,8 @@ pub(super) struct Bench<'a> {
     fillings: Fillings,
     /// When the drill's time is over, on the monotonic clock.
     ends: Elapsed,
+    /// The mirror stands already: a tool had to list its recovery points from it.
+    mirrored: bool,
 }
 
 /// Finds the tools, opens the storage, starts the gateway; nothing is read of the backup yet.
@@ -102,7 +104,7 @@ pub(super) async fn open<'a>(
         fillings.gateway = Some(places);
         gateway = Some(started);
     }
-    Ok(Bench { steps, tools, view, gateway, fillings, ends })
+    Ok(Bench { steps, tools, view, gateway, fillings, ends, mirrored: false })
 }
 
 /// Directories in the kit for the tools' own.
@@ -164,7 +166,7 @@ impl Bench<'_> {
             recorder.record(DrillEventKind::ToolFound { tool: tool.clone() })?;
         }
         recorder.found(as_of::remarks(selector, self.view.as_of()))?;
-        let (seen, remarks) = self.points(scenario, services, sandbox).await?;
+        let (seen, remarks) = self.points(scenario, services, sandbox, leash).await?;
         recorder.found(remarks)?;
         let point = steps::selected(&self.view, &seen, &[], selector)?;
         match point.form {
@@ -179,15 +181,25 @@ impl Bench<'_> {
 
     /// Recovery points as the objects' names, the tool's own list, or else the repository as a whole says; and what is odd.
     pub(super) async fn points(
-        &self,
+        &mut self,
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
+        leash: &Leash,
     ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
         let unreachable = |e: VaultError| Stop::vault("locate", &e, nobody());
-        match self.steps.iter().find(|(step, _)| step.snapshots.is_some()) {
+        match self.steps.iter().position(|(step, _)| step.snapshots.is_some()) {
             _ if scenario.source.points.is_some() => Ok((self.view.points().await.map_err(unreachable)?.points, Vec::new())),
-            Some((step, secrets)) => self.listed(step, secrets, scenario, services, sandbox).await,
+            Some(lister) => {
+                if self.steps[lister].0.reads == ToolReads::Directory {
+                    let objects = self.whole("locate", scenario).await?;
+                    let pinned = self.pin("locate", &objects, scenario, services, sandbox).await?;
+                    self.mirror("locate", scenario, services, sandbox, &pinned, leash).await?;
+                    self.mirrored = true;
+                }
+                let (step, secrets) = &self.steps[lister];
+                self.listed(step, secrets, scenario, services, sandbox).await
+            }
             None => Ok((vec![self.repository(scenario).await.map_err(unreachable)?], Vec::new())),
         }
     }
@@ -215,8 +227,7 @@ impl Bench<'_> {
 
     /// The repository as a whole, where nothing says what it holds. Objects are kept where they will be mirrored.
     async fn repository(&self, scenario: &Scenario) -> Result<RecoveryPoint, VaultError> {
-        let mirrored = self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory);
-        let keep = if mirrored { usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX) } else { 0 };
+        let keep = if self.reads_directory() { usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX) } else { 0 };
         let survey = self.view.survey(keep).await?;
         Ok(RecoveryPoint {
             id: "repository".to_owned(),
@@ -238,35 +249,54 @@ impl Bench<'_> {
         recorder: &mut Recorder<'_>,
     ) -> Result<Vec<Pinned>, Ended> {
         recorder.phase(Phase::Preflight)?;
-        let mirrored = self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory);
-        let found = match point.form {
+        match point.form {
+            _ if self.mirrored => Ok(Vec::new()),
             // what a snapshot needs only its tool knows: the whole repository
-            PointForm::Snapshot if mirrored => {
-                let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
-                let survey = self.view.survey(keep).await.map_err(|e| Stop::vault("preflight", &e, nobody()))?;
-                if survey.objects > survey.kept.len() as u64 {
-                    let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
-                    return Err(Stop::one(Finding::runner("preflight", kind)).into());
-                }
-                survey.kept
+            PointForm::Snapshot if self.reads_directory() => {
+                let objects = self.whole("preflight", scenario).await?;
+                Ok(self.pin("preflight", &objects, scenario, services, sandbox).await?)
             }
-            _ => point.objects.clone(),
-        };
+            _ => Ok(self.pin("preflight", &point.objects, scenario, services, sandbox).await?),
+        }
+    }
+
+    fn reads_directory(&self) -> bool {
+        self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory)
+    }
+
+    /// Every object of the repository.
+    async fn whole(&self, phase: &str, scenario: &Scenario) -> Result<Vec<ObjectRef>, Stop> {
+        let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
+        let survey = self.view.survey(keep).await.map_err(|e| Stop::vault(phase, &e, nobody()))?;
+        if survey.objects > survey.kept.len() as u64 {
+            let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
+            return Err(Stop::one(Finding::runner(phase, kind)));
+        }
+        Ok(survey.kept)
+    }
+
+    async fn pin(
+        &self,
+        phase: &str,
+        found: &[ObjectRef],
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+    ) -> Result<Vec<Pinned>, Stop> {
+        let mirrored = self.reads_directory();
         let roles: Vec<_> = found.iter().map(|object| (object, "object")).collect();
         let view = self.view.as_reader(if mirrored { Reader::Mirror } else { Reader::Tool });
-        let pinned = view
-            .pin_all(&roles)
-            .await
-            .map_err(|(number, error)| Stop::vault("preflight", &error, object_name(services, &found[number].key)))?;
+        let pinned =
+            view.pin_all(&roles).await.map_err(|(number, error)| Stop::vault(phase, &error, object_name(services, &found[number].key)))?;
         if let [only] = &pinned[..]
             && only.object.size == 0
         {
             let kind = FindingKind::EmptyRestore { detail: "the object has no bytes at all".to_owned() };
-            return Err(Stop::one(Finding::backup("preflight", kind)).into());
+            return Err(Stop::one(Finding::backup(phase, kind)));
         }
         let bytes: u64 = pinned.iter().map(|p| p.object.size).sum();
         if mirrored && sandbox.free_bytes()? < bytes.saturating_add(pinned.len() as u64 * 4096) {
-            return Err(Stop::one(Finding::runner("preflight", FindingKind::ScratchFull { limit: scenario.limits.scratch_size })).into());
+            return Err(Stop::one(Finding::runner(phase, FindingKind::ScratchFull { limit: scenario.limits.scratch_size })));
         }
         Ok(pinned)
     }
@@ -281,8 +311,8 @@ impl Bench<'_> {
         recorder: &mut Recorder<'_>,
     ) -> Result<Restored, Ended> {
         recorder.phase(Phase::Restore)?;
-        if self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory) {
-            self.mirror(scenario, services, sandbox, objects, leash).await?;
+        if self.reads_directory() && !self.mirrored {
+            self.mirror("restore", scenario, services, sandbox, objects, leash).await?;
         }
         let mut last = None;
         for (step, secrets) in &self.steps {
@@ -316,12 +346,13 @@ impl Bench<'_> {
 
     async fn mirror(
         &self,
+        phase: &str,
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
         objects: &[Pinned],
         leash: &Leash,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), Stop> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&sandbox.kit()?, tool::REPOSITORY, flags, Mode::empty())
             .map_err(|e| SandboxError::Io { step: "open the mirror", source: e.into() })?;
@@ -344,16 +375,15 @@ impl Bench<'_> {
         mirrored.map(drop).map_err(|error| {
             let of = |number: usize| object_name(services, &objects[number].object.key);
             match &error {
-                MirrorError::Read { number, source } => Stop::vault("restore", source, of(*number)),
+                MirrorError::Read { number, source } => Stop::vault(phase, source, of(*number)),
                 MirrorError::ScratchFull => {
-                    Stop::one(Finding::runner("restore", FindingKind::ScratchFull { limit: scenario.limits.scratch_size }))
+                    Stop::one(Finding::runner(phase, FindingKind::ScratchFull { limit: scenario.limits.scratch_size }))
                 }
                 MirrorError::Cancelled => Stop::interrupted(),
                 MirrorError::Name { .. } | MirrorError::Scratch { .. } => {
-                    Stop::one(Finding::runner("restore", FindingKind::CouldNotRun { reason: error.to_string() }))
+                    Stop::one(Finding::runner(phase, FindingKind::CouldNotRun { reason: error.to_string() }))
                 }
             }
-            .into()
         })
     }
 

@@ -151,8 +151,9 @@ pub struct Looked {
 pub async fn look(scenario: &Scenario, selector: &Selector, services: &Services<'_>, id: DrillId) -> Result<Looked, Stop> {
     let sandbox = crate::sandbox::provision(&sandbox_spec(scenario, services, id)).await?;
     let asked = async {
-        let bench = foreign::open(scenario, selector, services, &sandbox).await?;
-        let points = bench.points(scenario, services, &sandbox).await;
+        let mut bench = foreign::open(scenario, selector, services, &sandbox).await?;
+        let (leash, _idle) = steps::Leash::new();
+        let points = bench.points(scenario, services, &sandbox, &leash).await;
         let tools = bench.tools.clone();
         bench.stop().await;
         Ok(Looked { tools, points: points?.0 })

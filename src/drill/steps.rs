@@ -61,10 +61,8 @@ pub(super) async fn in_sandbox(
     sandbox: &Sandbox,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
-    let flag = CancelFlag::default();
-    let (working, mut idle) = tokio::sync::mpsc::channel::<()>(1);
-    let ended = CancellationToken::new();
-    let leash = Leash { flag: flag.clone(), ended: ended.clone(), working };
+    let (leash, mut idle) = Leash::new();
+    let (flag, ended) = (leash.flag.clone(), leash.ended.clone());
     let work = async {
         if scenario.tool_steps().is_empty() {
             let located = locate(scenario, selector, services, recorder).await?;
@@ -105,6 +103,14 @@ pub(super) struct Leash {
     pub(super) flag: CancelFlag,
     pub(super) ended: CancellationToken,
     pub(super) working: tokio::sync::mpsc::Sender<()>,
+}
+
+impl Leash {
+    /// One, and what ends when nobody is on it any more.
+    pub(super) fn new() -> (Self, tokio::sync::mpsc::Receiver<()>) {
+        let (working, idle) = tokio::sync::mpsc::channel(1);
+        (Self { flag: CancelFlag::default(), ended: CancellationToken::new(), working }, idle)
+    }
 }
 
 async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<Located, Ended> {

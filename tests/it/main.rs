@@ -18,6 +18,7 @@ mod lies;
 mod limits;
 mod others;
 mod promises;
+mod recipes;
 mod rights;
 mod round_trip;
 mod sample;
