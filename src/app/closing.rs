@@ -9,7 +9,7 @@ use crate::domain::{
     Disposal, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Probe, SandboxFacts, Sanitization, Timestamp, recount,
 };
 use crate::drill::RecordError;
-use crate::evidence::Journal;
+use crate::evidence::{Journal, attachment, names};
 use crate::sandbox::{Reaped, SandboxError, when_lost};
 
 /// A drill that was cut short, closed.
@@ -54,15 +54,12 @@ pub async fn close_interrupted(app: &App) -> Result<Cleared, SandboxError> {
         // a lock that is held is a drill that lives
         let Some(_held) = free_lock(&lock) else { continue };
         match close(app, &journal, &cleared.reaped) {
-            Ok(Some(closed)) => {
-                let _ = fs::remove_file(&journal);
-                let _ = fs::remove_file(&lock);
-                cleared.closed.push(closed);
-            }
-            Ok(None) => {
-                // it never recorded its start: there is nothing to say of it
-                let _ = fs::remove_file(&journal);
-                let _ = fs::remove_file(&lock);
+            // one that never recorded its start has nothing to be said of it
+            Ok(closed) => {
+                for file in [&journal, &lock, &attachment(&journal, names::CHAIN)] {
+                    let _ = fs::remove_file(file);
+                }
+                cleared.closed.extend(closed);
             }
             Err(error) => cleared.left.push((journal, error)),
         }

@@ -52,4 +52,14 @@ impl Keyring for FileKeyring {
         }
         Ok(Keys { identities, producers })
     }
+
+    fn secret(&self, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let secret = match reference {
+            SecretRef::File(path) => fs::read(path).map(Zeroizing::new).map_err(|e| format!("cannot be read ({})", e.kind())),
+            SecretRef::Env(name) => {
+                self.environment.get(name).map(|v| Zeroizing::new(v.as_bytes().to_vec())).ok_or_else(|| "is not set".to_owned())
+            }
+        };
+        secret.map_err(|reason| KeyError { reference: reference.to_string(), reason })
+    }
 }

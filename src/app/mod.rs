@@ -21,10 +21,10 @@ pub use keys::FileKeyring;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Overrides, Settings, load_settings};
 use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Timestamp, Trigger};
-use crate::drill::{self, Listener, Order, RecordError, Recorder, Services, Vaults};
+use crate::drill::{self, Listener, Looked, Order, RecordError, Recorder, Services, Stop, Vaults};
 use crate::evidence::{
-    Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, check_writable, names,
-    seal_evidence,
+    Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, attachment,
+    check_writable, names, seal_evidence,
 };
 use crate::restore::Progress;
 use crate::sandbox::{Isolation, SwapPolicy};
@@ -148,6 +148,7 @@ impl App {
         let vaults = self.vaults();
         let services = Services {
             clock: &*self.clock,
+            now: self.now(),
             vaults: &vaults,
             keys: &keyring,
             pseudonyms: &pseudonyms,
@@ -168,6 +169,37 @@ impl App {
         Ok(sealed)
     }
 
+    /// What the tools of a scenario find, in a sandbox as a drill has it. Nothing is restored or recorded.
+    ///
+    /// # Errors
+    /// [`Stop`] with the findings that would end a drill here.
+    pub async fn look(&self, scenario: &Scenario, selector: &Selector) -> Result<Looked, Stop> {
+        // nothing is shown under a pseudonym, and nothing kept
+        let pseudonyms = Pseudonymizer::new([0; 32]);
+        let keyring = FileKeyring::new(self.environment.clone());
+        let vaults = self.vaults();
+        let services = Services {
+            clock: &*self.clock,
+            now: self.now(),
+            vaults: &vaults,
+            keys: &keyring,
+            pseudonyms: &pseudonyms,
+            names: &|_, _| (),
+            state: self.sandboxes(),
+            isolation: Isolation::Required,
+            swap: SwapPolicy::Refuse,
+            progress: Arc::default(),
+            cancel: CancellationToken::new(),
+        };
+        drill::look(scenario, selector, &services, DrillId(uuid::Uuid::now_v7().to_string())).await
+    }
+
+    /// Wall time, for what lives on threads of its own.
+    fn now(&self) -> Arc<dyn Fn() -> crate::domain::Timestamp + Send + Sync> {
+        let clock = Arc::clone(&self.clock);
+        Arc::new(move || clock.now())
+    }
+
     /// Seals the evidence of a finished drill.
     fn seal(
         &self,
@@ -180,6 +212,11 @@ impl App {
         let issuer = signer.issuer();
         let report = Report::from_events(events, issuer.clone()).map_err(failed)?;
         let mut extra = vec![(names::REPORT_HTML.to_owned(), crate::report::html(&report))];
+        if let Some(chain) = report.backup.chain.summary.as_ref().and_then(|summary| summary.file.as_ref()) {
+            let path = attachment(journal, &chain.name);
+            let bytes = fs::read(&path).map_err(|source| failed(EvidenceError::Read { path: path.clone(), source }))?;
+            extra.push((chain.name.clone(), bytes));
+        }
         if let Some(annex) = annex
             && !self.settings.annex_recipients.is_empty()
         {
@@ -295,6 +332,7 @@ impl Desk {
 
     /// The evidence is sealed: nothing is left to close.
     fn clear(self) {
+        let _ = fs::remove_file(attachment(&self.journal, names::CHAIN));
         for path in [&self.journal, &self.lock] {
             if let Err(error) = fs::remove_file(path) {
                 tracing::warn!("{} could not be removed: {error}", path.display());

@@ -7,7 +7,7 @@ use super::output;
 use super::run::isolation_for;
 use super::{Exit, Failure};
 use crate::app::{App, FileKeyring};
-use crate::domain::{DrillId, May, ResourceLimits, Scenario};
+use crate::domain::{DrillId, May, ResourceLimits, Scenario, Selector};
 use crate::drill::{Keyring, Vaults};
 use crate::evidence::{SignerKey, check_writable};
 use crate::sandbox::{Kept, Promise, SandboxSpec, host_risks, promises, stands};
@@ -97,7 +97,7 @@ async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
     };
     let mut rows: Vec<Row> = stands(&spec).await.into_iter().map(|promise| row_of(&group, promise)).collect();
     rows.push(match FileKeyring::new(app.environment.clone()).load(&scenario.unlock) {
-        Ok(keys) if keys.identities.is_empty() => {
+        Ok(keys) if keys.identities.is_empty() && scenario.tool_steps().is_empty() => {
             row("keys", Kept::Partly, "no age identity is named".into(), Some("[unlock] age_identities".into()))
         }
         Ok(keys) => {
@@ -105,6 +105,10 @@ async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
         }
         Err(error) => row("keys", Kept::No, error.to_string(), Some("check [unlock]".into())),
     });
+    if !scenario.tool_steps().is_empty() && scenario.source.points.is_none() {
+        rows.extend(tool_rows(app, scenario, &row).await);
+        return rows;
+    }
     let listed = match app.vaults().open(&scenario.source, None).await {
         Ok(view) => view.points().await.map(|list| (view, list)),
         Err(error) => Err(error),
@@ -170,6 +174,29 @@ async fn rights_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
         rows.push(row("may only read", Kept::No, how, Some("delete it; the server does not verify Content-MD5".to_owned())));
     }
     rows
+}
+
+/// A scenario that foreign tools restore: asked as a drill would, up to the restore.
+async fn tool_rows(app: &App, scenario: &Scenario, row: &dyn Fn(&str, Kept, String, Option<String>) -> Row) -> Vec<Row> {
+    match app.look(scenario, &Selector::Latest).await {
+        Ok(looked) => {
+            let mut rows: Vec<Row> = looked
+                .tools
+                .iter()
+                .map(|tool| row("tool", Kept::Yes, format!("{}: {} ({})", tool.tool, tool.version, tool.path), None))
+                .collect();
+            let kept = if looked.points.is_empty() { Kept::No } else { Kept::Yes };
+            let how = format!("{} recovery points", looked.points.len());
+            rows.push(row(
+                "recovery points",
+                kept,
+                how,
+                looked.points.is_empty().then(|| "check [source] url and [restore.snapshots]".into()),
+            ));
+            rows
+        }
+        Err(stop) => stop.into_findings().into_iter().map(|f| row(&f.check, Kept::No, f.kind.to_string(), None)).collect(),
+    }
 }
 
 fn shown(app: &App, rows: &[Row]) -> String {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::{Cli, RunArgs};
 use super::output;
-use super::points::unreachable;
+use super::points::{listed, unreachable};
 use super::run::selector;
 use super::{Exit, Failure};
 use crate::app::{App, FileKeyring};
@@ -33,7 +33,7 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
         .map_err(|e| Failure::new(Exit::Inconclusive, e).with_advice("a drill would be inconclusive: make the key readable first"))?;
     let selector = selector(args, scenario, app.clock.now())?;
     let view = app.vaults().open(&scenario.source, selector.as_of()).await.map_err(unreachable)?;
-    let list = view.points().await.map_err(unreachable)?;
+    let list = listed(app, scenario, &selector, &view).await?;
     let point =
         select(&list.points, &selector).map_err(|e| Failure::new(Exit::Failed, e).with_advice("`firedrill points` lists what is there"))?;
     let limits = &scenario.limits;
@@ -42,11 +42,20 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
         ScratchKind::Encrypted => "encrypted",
         ScratchKind::Directory => "directory",
     };
+    let tools: Vec<&str> = scenario.tool_steps().iter().map(|step| step.tool.as_str()).collect();
     let steps = [
         format!("make a sandbox: {scratch} scratch of {}, {} memory, at most {}", limits.scratch_size, limits.memory, limits.time),
-        format!("read {} in {} objects from storage", ByteSize(point.size), point.objects.len()),
         match point.form {
+            PointForm::Snapshot => "read what the tools ask for, through a read-only view of the storage".to_owned(),
+            PointForm::Repository if point.objects.is_empty() => {
+                format!("read what the tools ask for of {}, through a read-only view of the storage", ByteSize(point.size))
+            }
+            _ => format!("read {} in {} objects from storage", ByteSize(point.size), point.objects.len()),
+        },
+        match point.form {
+            _ if !tools.is_empty() => format!("have it restored by {}, without network", tools.join(", then ")),
             PointForm::SealedSet => "unseal and unpack the set, every byte hashed against its manifest".to_owned(),
+            PointForm::Snapshot | PointForm::Repository => "restore it".to_owned(),
             PointForm::BareObject => "unseal and unpack the object, every byte hashed as it is written".to_owned(),
         },
         format!("ask {} checks: {}", scenario.checks.len(), scenario.checks.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")),
@@ -62,7 +71,7 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
     if scenario.checks.is_empty() {
         warnings.push("the scenario asks no checks: the drill would fail, having proven nothing");
     }
-    if keys.identities.is_empty() {
+    if keys.identities.is_empty() && tools.is_empty() {
         warnings.push("the scenario names no age identity: an encrypted backup could not be opened");
     }
     if point.form == PointForm::SealedSet && keys.producers.is_empty() {

@@ -7,9 +7,9 @@ use super::output::{self, say};
 use super::run::not_in_the_future;
 use super::{Exit, Failure};
 use crate::app::App;
-use crate::domain::{ByteSize, CaptureSource, Cause, LockState, Period, RecoveryPoint, Selector, Timestamp};
-use crate::drill::Vaults;
-use crate::vault::{VaultError, VaultView};
+use crate::domain::{ByteSize, CaptureSource, Cause, LockState, Period, PointForm, RecoveryPoint, Scenario, Selector, Timestamp};
+use crate::drill::{Stop, Vaults};
+use crate::vault::{PointList, VaultError, VaultView};
 
 /// Locks are asked for so many points; more would be a request each.
 const WITH_LOCKS: usize = 50;
@@ -20,7 +20,7 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &PointsArgs) -> Result<Exit,
     let as_of = args.as_of.map(|moment| not_in_the_future(Selector::AsOf(moment.for_start(now)), now)).transpose()?;
     let as_of = as_of.and_then(|selector| selector.as_of());
     let view = app.vaults().open(&scenario.source, as_of).await.map_err(unreachable)?;
-    let mut list = view.points().await.map_err(unreachable)?;
+    let mut list = listed(app, &scenario, &as_of.map_or(Selector::Latest, Selector::AsOf), &view).await?;
     list.points.sort_by(|a, b| b.captured_at.cmp(&a.captured_at).then_with(|| b.id.cmp(&a.id)));
     if let (Some(at), None) = (as_of, view.as_of()) {
         say("firedrill: a local directory keeps no versions: these are the points captured by then, of what it holds now");
@@ -54,6 +54,25 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &PointsArgs) -> Result<Exit,
     Ok(Exit::Passed)
 }
 
+/// The recovery points: as the storage's names and manifests say, or as the scenario's tools list them.
+pub(super) async fn listed(app: &App, scenario: &Scenario, selector: &Selector, view: &VaultView) -> Result<PointList, Failure> {
+    if scenario.tool_steps().is_empty() || scenario.source.points.is_some() {
+        return view.points().await.map_err(unreachable);
+    }
+    let looked = app.look(scenario, selector).await.map_err(stopped)?;
+    Ok(PointList { points: looked.points, ..PointList::default() })
+}
+
+/// What would end a drill here.
+pub(super) fn stopped(stop: Stop) -> Failure {
+    let findings = stop.into_findings();
+    let by_backup = findings.iter().any(|f| f.cause == Cause::Backup);
+    let words: Vec<String> = findings.iter().map(|f| f.kind.to_string()).collect();
+    let exit = if by_backup { Exit::Failed } else { Exit::Inconclusive };
+    Failure::new(exit, anyhow::anyhow!("{}", words.join("; ")))
+        .with_advice("a drill would end here as well; `firedrill doctor SCENARIO` tells more")
+}
+
 /// A failure to ask the storage, with its advice.
 pub(super) fn unreachable(error: VaultError) -> Failure {
     let advice = error.advice();
@@ -65,7 +84,8 @@ pub(super) fn unreachable(error: VaultError) -> Failure {
 }
 
 async fn lock_of(view: &VaultView, point: &RecoveryPoint, now: Timestamp) -> String {
-    let Some(object) = point.objects.first() else { return "no object".to_owned() };
+    // which objects a tool's snapshot needs only a restore shows
+    let Some(object) = point.objects.first() else { return "a drill tells".to_owned() };
     match view.pin(object, "object").await {
         Err(error) => format!("unknown: {error}"),
         Ok(pinned) => {
@@ -98,6 +118,7 @@ fn source_word(source: CaptureSource) -> &'static str {
         CaptureSource::Content => "content",
         CaptureSource::SignedManifest => "signed manifest",
         CaptureSource::Manifest => "manifest",
+        CaptureSource::Tool => "tool's list",
         CaptureSource::Name => "name",
         CaptureSource::UploadTime => "upload time",
     }
@@ -110,7 +131,7 @@ fn table(rows: &[(&RecoveryPoint, String)], now: Timestamp) -> String {
             [
                 point.captured_at.to_human(),
                 age(point, now),
-                ByteSize(point.size).to_string(),
+                if point.form == PointForm::Snapshot { "-".to_owned() } else { ByteSize(point.size).to_string() },
                 lock.clone(),
                 source_word(point.captured_from).to_owned(),
                 point.id.clone(),

@@ -8,6 +8,7 @@ mod scenario;
 mod scenario_file;
 mod schema;
 mod settings;
+mod tool;
 
 pub use mistakes::{ConfigError, Mistake, Mistakes};
 pub use scenario::{load_scenario, parse_scenario};

@@ -83,7 +83,22 @@ fn requirement(word: &RequireWord) -> Requirement {
     }
 }
 
-struct Reader<'a> {
+/// The path by its names alone: what is shown inside lies at the place that it says.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                plain.pop();
+            }
+            std::path::Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+pub(super) struct Reader<'a> {
     document: &'a Spanned<DeTable<'a>>,
     base: &'a Path,
     mistakes: Collector,
@@ -91,7 +106,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn wrong(&mut self, at: &str, what: impl Into<String>, advice: impl Into<String>) {
+    pub(super) fn wrong(&mut self, at: &str, what: impl Into<String>, advice: impl Into<String>) {
         self.note(at, what.into(), Some(advice.into()));
     }
 
@@ -103,7 +118,7 @@ impl Reader<'_> {
     }
 
     /// Parses one value; a mistake is noted and answered with `None`.
-    fn parse<T: FromStr>(&mut self, at: &str, text: &str) -> Option<T>
+    pub(super) fn parse<T: FromStr>(&mut self, at: &str, text: &str) -> Option<T>
     where
         T::Err: Display,
     {
@@ -127,7 +142,7 @@ impl Reader<'_> {
         self.base.join(text)
     }
 
-    fn secret(&mut self, at: &str, text: &str) -> Option<SecretRef> {
+    pub(super) fn secret(&mut self, at: &str, text: &str) -> Option<SecretRef> {
         if let Some(path) = text.strip_prefix("file:") {
             return Some(SecretRef::File(self.path(path)));
         }
@@ -143,7 +158,7 @@ impl Reader<'_> {
         None
     }
 
-    fn zone(&mut self, at: &str, text: &str) -> Option<TimeZone> {
+    pub(super) fn zone(&mut self, at: &str, text: &str) -> Option<TimeZone> {
         if jiff::tz::TimeZone::get(text).is_ok() {
             return Some(TimeZone(text.to_owned()));
         }
@@ -169,14 +184,7 @@ impl Reader<'_> {
         let source = self.source(&file.source);
         let unlock = self.unlock(&file);
         let limits = self.limits(&file);
-        let restore = if file.restore.is_empty() {
-            vec![RestoreStep::Archive]
-        } else {
-            file.restore.iter().map(|RestoreTable::Archive {}| RestoreStep::Archive).collect()
-        };
-        if restore.len() > 1 {
-            self.wrong("restore.1", "one `archive` step unpacks everything", "remove the second [[restore]]");
-        }
+        let restore = self.restore(&file);
         let checks = self.checks(&file);
         Some(Scenario {
             name: name?,
@@ -197,10 +205,35 @@ impl Reader<'_> {
                 EgressWord::Record => EgressPolicy::Record,
                 EgressWord::Forbid => EgressPolicy::Forbid,
             },
-            restore,
+            restore: restore?,
             checks,
             text: text.to_owned(),
         })
+    }
+
+    fn restore(&mut self, file: &ScenarioFile) -> Option<Vec<RestoreStep>> {
+        if file.restore.is_empty() {
+            return Some(vec![RestoreStep::Archive]);
+        }
+        let mut steps = Vec::new();
+        for (number, table) in file.restore.iter().enumerate() {
+            let at = format!("restore.{number}");
+            steps.push(match table {
+                RestoreTable::Archive {} => Some(RestoreStep::Archive),
+                RestoreTable::Tool { .. } => self.tool(&at, table, file).map(|step| RestoreStep::Tool(Box::new(step))),
+            });
+        }
+        let archives = file.restore.iter().filter(|t| matches!(t, RestoreTable::Archive {})).count();
+        if archives > 1 {
+            self.wrong("restore.1", "one `archive` step unpacks everything", "remove the second [[restore]]");
+        } else if archives == 1 && steps.len() > 1 {
+            self.wrong(
+                "restore.1",
+                "the native pipeline and foreign tools do not restore into one tree",
+                "use `archive` alone, or tools alone",
+            );
+        }
+        steps.into_iter().collect()
     }
 
     fn source(&mut self, table: &SourceTable) -> Option<Source> {
@@ -356,6 +389,7 @@ impl Reader<'_> {
             max_ratio: table.max_ratio.unwrap_or(defaults.max_ratio),
             max_depth: table.max_depth.unwrap_or(defaults.max_depth),
             require: table.require.iter().map(requirement).collect(),
+            tools: table.tools.iter().map(|path| without_dots(&self.path(path))).collect(),
             ..defaults
         };
         if let Some(processors) = table.cpus {

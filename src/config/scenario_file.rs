@@ -1,5 +1,7 @@
 //! A scenario as its file writes it. Doc comments here are what an editor shows: they say what to write.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -217,6 +219,9 @@ pub struct SandboxTable {
     pub scratch: Option<ScratchTable>,
     /// Longest time for the whole drill, as "2h".
     pub time: Option<String>,
+    /// Host directories that programs inside see beside /usr, read-only, at the same place, as "/opt/kopia".
+    #[serde(default)]
+    pub tools: Vec<String>,
     /// Most entries a restore may make.
     pub max_files: Option<u64>,
     /// Most plaintext bytes for one stored byte.
@@ -279,9 +284,74 @@ pub enum ScratchWord {
 /// One step of the restore.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(clippy::large_enum_variant, reason = "a scenario has a few of them")]
 pub enum RestoreTable {
     /// Unseal and unpack with the native pipeline.
     Archive {},
+    /// Have a foreign tool restore, in the sandbox, from a read-only view of the backup.
+    Tool {
+        /// The program whose path, version and digest go into the evidence, as "restic" or "/opt/kopia/kopia".
+        tool: String,
+        /// The command that prints its version; the tool with --version by default.
+        version: Option<Vec<String>>,
+        /// Program and arguments, with places as {endpoint}, {bucket}, {prefix}, {target}, {snapshot}; no secrets.
+        command: Vec<String>,
+        /// Its environment; places may be {secret:NAME} here.
+        #[serde(default)]
+        env: BTreeMap<String, String>,
+        /// Secrets by name, as { password = "file:keys/restic.password" } or "env:NAME".
+        #[serde(default)]
+        secrets: BTreeMap<String, String>,
+        /// Small files made for it in memory, by name; {file:NAME} is where one is.
+        #[serde(default)]
+        files: BTreeMap<String, String>,
+        /// How it reads the backup: "gateway" (default), a read-only S3 endpoint; or "directory", a mirror at {repository}.
+        #[serde(default)]
+        reads: ReadsWord,
+        /// What becomes of what it writes to the backup: "refuse" (default) or "overlay", which ends with the drill.
+        #[serde(default)]
+        writes: WritesWord,
+        /// Exit statuses that mean done; 0 by default.
+        exit: Option<Vec<i32>>,
+        /// A regular expression over its output: words by which it says that it could not ask the backup at all, as "wrong password".
+        cannot_run: Option<String>,
+        /// How it lists its recovery points.
+        snapshots: Option<SnapshotsTable>,
+    },
+}
+
+/// How a tool reads the backup.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadsWord {
+    #[default]
+    Gateway,
+    Directory,
+}
+
+/// What becomes of what a tool writes to the backup.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WritesWord {
+    #[default]
+    Refuse,
+    Overlay,
+}
+
+/// How a tool lists its recovery points, as JSON on standard output.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotsTable {
+    /// Program and arguments, as ["restic", "snapshots", "--json"].
+    pub command: Vec<String>,
+    /// Where the items are: names separated by dots, [] for each element of a list, as "archives[]".
+    pub items: String,
+    /// Where, within an item, its id is, as "short_id".
+    pub id: String,
+    /// Where, within an item, its capture time is: RFC 3339, seconds since 1970, or a civil time.
+    pub time: String,
+    /// Time zone of civil times; UTC by default.
+    pub time_zone: Option<String>,
 }
 
 /// One check of the restored system.

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::mistakes::Collector;
+use crate::domain::nearest;
 
 /// Checks the document's structure: unknown keys, missing keys, types, fixed words. What comes back would make it sound.
 pub(super) fn check(schema: &Value, document: &Spanned<DeTable<'_>>, mistakes: &mut Collector) -> Vec<Repair> {
@@ -220,7 +221,9 @@ impl<'a> Walker<'a> {
         let name = place.key.as_str();
         let Some(schema) = self.variant(schema, table, &span, place, mistakes) else { return };
         let properties = schema.get("properties").and_then(Value::as_object);
-        let known = |word: &str| properties.and_then(|p| p.get(word));
+        // a table of the user's own keys says what their values are
+        let any = schema.get("additionalProperties").filter(|s| s.is_object());
+        let known = |word: &str| properties.and_then(|p| p.get(word)).or(any);
         let required: Vec<&str> =
             schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         for (key, value) in table.iter() {
@@ -318,24 +321,4 @@ fn quoted(words: &[String]) -> String {
 
 fn article(word: &str) -> String {
     if word.starts_with(['a', 'e', 'i', 'o', 'u']) { format!("an {word}") } else { format!("a {word}") }
-}
-
-/// The known word that is at most two edits away.
-fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
-    known.iter().map(|k| (distance(word, k), *k)).filter(|(d, k)| *d <= 2 && *d < k.len()).min().map(|(_, k)| k)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blake3, LockFacts, Period, Pseudonym, Sha256, Timestamp};
+use super::{Blake3, LockFacts, LockState, Period, Pseudonym, Sha256, Timestamp};
 
 /// Who read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -164,7 +164,7 @@ pub struct RestoreChain {
     pub objects: Vec<ObjectRead>,
     /// All of them in numbers; absent in evidence of older versions, which holds them all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub summary: Option<ChainSummary>,
+    pub summary: Option<Box<ChainSummary>>,
 }
 
 impl RestoreChain {
@@ -174,5 +174,138 @@ impl RestoreChain {
     /// Bytes read from the store, all objects together.
     pub fn bytes_read(&self) -> u64 {
         self.summary.as_ref().map_or_else(|| self.objects.iter().map(|o| o.bytes_read).sum(), |summary| summary.bytes_read)
+    }
+
+    /// Requests that the store was sent for them.
+    pub fn requests(&self) -> u64 {
+        self.summary.as_ref().map_or_else(|| self.objects.iter().map(|o| o.requests).sum(), |summary| summary.requests)
+    }
+
+    /// Object versions, those that are not shown included.
+    pub fn count(&self) -> u64 {
+        self.summary.as_ref().map_or(self.objects.len() as u64, |summary| summary.objects)
+    }
+
+    /// Their locks, as of the drill's start.
+    pub fn locks(&self, started: Timestamp) -> LockTotals {
+        self.summary.as_ref().map_or_else(|| LockTotals::of(&self.objects, started), |summary| summary.locks.clone())
+    }
+}
+
+impl LockTotals {
+    /// Examples that are kept.
+    const EXAMPLES: usize = 10;
+
+    /// Counts the locks of `objects` as they stood at `at`.
+    pub fn of(objects: &[ObjectRead], at: Timestamp) -> Self {
+        let mut totals = Self::default();
+        for object in objects {
+            totals.legal_holds += u64::from(object.lock.legal_hold == Some(true));
+            match &object.lock.state {
+                LockState::Locked { until, .. } if until.seconds_since(at) > 0 => {
+                    totals.locked += 1;
+                    if totals.first_until.is_none_or(|first| *until < first) {
+                        totals.first_until = Some(*until);
+                        totals.least_left = Some(Period::from_secs(until.seconds_since(at).unsigned_abs()));
+                    }
+                }
+                LockState::Locked { .. } | LockState::NotLocked => {
+                    totals.not_locked += 1;
+                    if totals.examples.len() < Self::EXAMPLES {
+                        totals.examples.push(object.object.clone());
+                    }
+                }
+                LockState::Unknown { .. } => totals.unknown += 1,
+            }
+        }
+        totals
+    }
+}
+
+impl ChainSummary {
+    /// Sums a chain up, as of the drill's start.
+    pub fn of(objects: &[ObjectRead], started: Timestamp) -> Self {
+        let mut by: BTreeMap<Reader, ReaderTotals> = BTreeMap::new();
+        for object in objects {
+            let mut seen: Vec<Reader> = Vec::new();
+            for read in &object.reads {
+                let totals = by.entry(read.by).or_default();
+                totals.bytes += read.bytes;
+                if !seen.contains(&read.by) {
+                    seen.push(read.by);
+                    totals.objects += 1;
+                }
+            }
+        }
+        Self {
+            objects: objects.len() as u64,
+            size: objects.iter().map(|o| o.size).sum(),
+            bytes_read: objects.iter().map(|o| o.bytes_read).sum(),
+            requests: objects.iter().map(|o| o.requests).sum(),
+            by,
+            locks: LockTotals::of(objects, started),
+            lock_policy: None,
+            as_of: None,
+            file: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{LockFacts, LockMode};
+
+    fn object(name: &str, state: LockState, reads: Vec<RangeRead>) -> ObjectRead {
+        ObjectRead {
+            object: Pseudonym(name.into()),
+            role: "object".into(),
+            version: None,
+            etag: None,
+            size: 100,
+            stored_at: Timestamp::from_unix(0),
+            bytes_read: reads.iter().map(|r| r.bytes).sum(),
+            requests: reads.len() as u64,
+            blake3: None,
+            sha256: None,
+            sha256_from: None,
+            lock: LockFacts { state, legal_hold: None },
+            storage_class: None,
+            server_encryption: None,
+            reads,
+        }
+    }
+
+    fn read(by: Reader, bytes: u64) -> RangeRead {
+        RangeRead { by, start: 0, end: bytes, bytes, blake3: None }
+    }
+
+    #[test]
+    fn a_chain_is_summed_up_by_reader_and_lock() {
+        let locked = |until| LockState::Locked { mode: LockMode::Compliance, until: Timestamp::from_unix(until) };
+        let objects = [
+            object("a", locked(1_500), vec![read(Reader::Tool, 10), read(Reader::Tool, 20), read(Reader::Pipeline, 5)]),
+            object("b", locked(1_200), vec![read(Reader::Tool, 7)]),
+            object("run out", locked(900), vec![]),
+            object("open", LockState::NotLocked, vec![]),
+            object("hidden", LockState::Unknown { reason: "403".into() }, vec![]),
+        ];
+        let summary = ChainSummary::of(&objects, Timestamp::from_unix(1_000));
+        assert_eq!((summary.objects, summary.size, summary.bytes_read, summary.requests), (5, 500, 42, 4));
+        assert_eq!(summary.by[&Reader::Tool], ReaderTotals { objects: 2, bytes: 37 });
+        assert_eq!(summary.by[&Reader::Pipeline], ReaderTotals { objects: 1, bytes: 5 });
+        let locks = &summary.locks;
+        assert_eq!((locks.locked, locks.not_locked, locks.unknown), (2, 2, 1));
+        assert_eq!((locks.least_left, locks.first_until), (Some(Period::from_secs(200)), Some(Timestamp::from_unix(1_200))));
+        assert_eq!(locks.examples, [Pseudonym("run out".into()), Pseudonym("open".into())]);
+    }
+
+    #[test]
+    fn a_chain_of_an_older_version_is_counted_from_its_objects() {
+        let old: RestoreChain = serde_json::from_str(r#"{"objects": []}"#).unwrap();
+        assert_eq!((old.count(), old.bytes_read(), &old.summary), (0, 0, &None));
+        assert_eq!(serde_json::to_string(&old).unwrap(), r#"{"objects":[]}"#);
+        let chain = RestoreChain { objects: vec![object("a", LockState::NotLocked, vec![read(Reader::Tool, 3)])], summary: None };
+        assert_eq!((chain.count(), chain.bytes_read(), chain.locks(Timestamp::from_unix(0)).not_locked), (1, 3, 1));
     }
 }

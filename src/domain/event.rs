@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Assessment, Blake3, BoundFacts, CaptureSource, CheckReport, Criticality, Egress, Elapsed, Finding, Measurements, Objectives, Period,
-    PlanRef, PointForm, Pseudonym, RestoreChain, RightsFacts, ScenarioName, Sha256, Timestamp, Transport, Verdict,
+    PlanRef, PointForm, Pseudonym, RestoreChain, RightsFacts, ScenarioName, ServedFacts, Sha256, Timestamp, ToolFacts, Transport, Verdict,
 };
 
 /// A drill's id: a UUID of version 7 (RFC 9562), so that ids sort by time.
@@ -313,6 +313,16 @@ pub enum DrillEventKind {
         /// The way to the storage.
         transport: Transport,
     },
+    /// A foreign tool was found, before it saw any of the backup.
+    ToolFound {
+        /// Which.
+        tool: ToolFacts,
+    },
+    /// The last foreign tool had ended, and the gateway was closed.
+    GatewayClosed {
+        /// What it had served.
+        served: ServedFacts,
+    },
     /// A check ended.
     CheckEnded {
         /// How.
@@ -486,6 +496,8 @@ impl DrillState {
             | DrillEventKind::Restored { .. }
             | DrillEventKind::BecameUsable
             | DrillEventKind::ChainRecorded { .. }
+            | DrillEventKind::ToolFound { .. }
+            | DrillEventKind::GatewayClosed { .. }
             | DrillEventKind::CheckEnded { .. }
             | DrillEventKind::DataDated { .. }
             | DrillEventKind::EgressRecorded { .. }

@@ -161,6 +161,15 @@ pub enum FindingKind {
         /// Up to ten of the entries.
         examples: Vec<Pseudonym>,
     },
+    /// A foreign tool could not restore it.
+    ToolFailed {
+        /// Which tool.
+        tool: String,
+        /// How it ended.
+        how: String,
+        /// Stands for what it said.
+        output: Option<Pseudonym>,
+    },
     /// A check was asked and answered no.
     CheckFailed {
         /// What was expected.
@@ -293,6 +302,22 @@ pub enum FindingKind {
         /// Why.
         reason: String,
     },
+    /// A foreign tool could not ask the backup at all.
+    ToolCouldNotRun {
+        /// Which tool.
+        tool: String,
+        /// Why, and what to try.
+        reason: String,
+        /// Stands for what it said.
+        output: Option<Pseudonym>,
+    },
+    /// A foreign tool tried to write to the backup, and was refused.
+    WritesRefused {
+        /// How often.
+        writes: u64,
+        /// The first, as `PutObject`.
+        first: String,
+    },
     /// A check or step could not be carried out.
     CouldNotRun {
         /// Why.
@@ -354,6 +379,12 @@ impl fmt::Display for FindingKind {
                 )?;
                 let list: Vec<String> = aspects.iter().map(|(aspect, n)| format!("{aspect} {n}")).collect();
                 if list.is_empty() { Ok(()) } else { write!(f, " ({})", list.join(", ")) }
+            }
+            K::ToolFailed { tool, how, .. } => write!(f, "{tool} could not restore it: {how}"),
+            K::ToolCouldNotRun { tool, reason, .. } => write!(f, "{tool} could not ask the backup: {reason}"),
+            K::WritesRefused { writes: 1, first } => write!(f, "a tool tried once to write to the backup ({first}), and was refused"),
+            K::WritesRefused { writes, first } => {
+                write!(f, "tools tried {writes} times to write to the backup, the first time {first}, and were refused")
             }
             K::CheckFailed { expected, observed } => write!(f, "expected {expected}, observed {observed}"),
             K::NoAssertions => f.write_str("nothing was asserted about restored content, so nothing is proven"),

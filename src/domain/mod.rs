@@ -18,7 +18,10 @@ mod recount;
 mod rights;
 mod scenario;
 mod size;
+mod spelling;
+mod template;
 mod time;
+mod tool;
 mod tree;
 mod verdict;
 
@@ -44,6 +47,9 @@ pub use scenario::{
     Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 pub use size::{ByteSize, SizeError};
+pub use spelling::nearest;
+pub use template::{Placeholder, Template, TemplateError};
 pub use time::{Elapsed, Period, PeriodError, Timestamp};
+pub use tool::{ItemPath, ItemPathError, ItemStep, RefusedWrite, ServedFacts, Snapshots, ToolFacts, ToolReads, ToolStep, ToolWrites};
 pub use tree::{Aspect, EntryKind, FileEntry, TreeDifference, TreeSummary, Xattr, compare, differences};
 pub use verdict::{Verdict, conclude};

@@ -30,6 +30,8 @@ pub enum CaptureSource {
     SignedManifest,
     /// The manifest, unsigned.
     Manifest,
+    /// The backup tool's own list of its recovery points.
+    Tool,
     /// The object's name.
     Name,
     /// The object's upload time: says when it was written, not when its data was captured.
@@ -42,6 +44,7 @@ impl fmt::Display for CaptureSource {
             CaptureSource::Content => "newest data in the restored content",
             CaptureSource::SignedManifest => "manifest signed by a trusted producer",
             CaptureSource::Manifest => "manifest, not signed by a trusted producer",
+            CaptureSource::Tool => "backup tool's own list of its recovery points",
             CaptureSource::Name => "name of the object",
             CaptureSource::UploadTime => "upload time of the object (weak: says when it was stored, not when its data was captured)",
         })

@@ -27,6 +27,10 @@ pub enum PointForm {
     SealedSet,
     /// One object that people already have.
     BareObject,
+    /// One recovery point of a foreign tool's repository.
+    Snapshot,
+    /// A foreign tool's repository as it stands: the tool chooses in it.
+    Repository,
 }
 
 /// One restorable backup, and the instant its data was captured.

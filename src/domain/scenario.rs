@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, RightsPolicy, Selection};
+use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, RightsPolicy, Selection, ToolStep};
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -259,6 +259,8 @@ pub struct ResourceLimits {
     pub max_depth: u32,
     /// Promises without which the drill is refused.
     pub require: BTreeSet<Requirement>,
+    /// Host directories that programs inside see beside `/usr`, read-only, at the same place.
+    pub tools: Vec<PathBuf>,
 }
 
 impl Default for ResourceLimits {
@@ -275,15 +277,18 @@ impl Default for ResourceLimits {
             max_ratio: 1_000,
             max_depth: 128,
             require: BTreeSet::new(),
+            tools: Vec::new(),
         }
     }
 }
 
 /// One step of a restore.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RestoreStep {
     /// Unseal and unpack, by the native pipeline.
     Archive,
+    /// Have a foreign tool restore.
+    Tool(Box<ToolStep>),
 }
 
 /// One check.
@@ -385,4 +390,15 @@ pub struct Scenario {
     pub checks: Vec<CheckSpec>,
     /// The file's exact text: its digest is the plan that the drill was run under.
     pub text: String,
+}
+
+impl Scenario {
+    /// The foreign tools that restore, in order; none where the native pipeline does.
+    pub fn tool_steps(&self) -> Vec<&ToolStep> {
+        let steps = self.restore.iter().filter_map(|step| match step {
+            RestoreStep::Archive => None,
+            RestoreStep::Tool(step) => Some(&**step),
+        });
+        steps.collect()
+    }
 }

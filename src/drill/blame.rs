@@ -2,6 +2,7 @@
 
 use crate::codec::Limit;
 use crate::domain::{Cause, Finding, FindingKind, Period, Pseudonym, Scenario, SelectError};
+use crate::restore::tool::ToolError;
 use crate::restore::{EntryName, Member, RestoreError};
 use crate::sandbox::SandboxError;
 use crate::vault::VaultError;
@@ -55,6 +56,28 @@ impl Stop {
             Cause::Backup => Finding::backup(step, kind),
             Cause::Runner => Finding::runner(step, kind),
         })
+    }
+
+    /// A foreign tool, while doing `step`. `output` stands for what it printed.
+    pub(super) fn tool(step: &str, tool: &str, error: &ToolError, output: Option<Pseudonym>) -> Self {
+        if let ToolError::Sandbox(error) = error {
+            // the sandbox knows which bound was hit
+            return Self::one(Finding::runner(step, error.finding()));
+        }
+        let tool = tool.to_owned();
+        Self::one(match error.blame() {
+            Cause::Backup => Finding::backup(step, FindingKind::ToolFailed { tool, how: error.to_string(), output }),
+            Cause::Runner => {
+                let reason = format!("{error}; {}", error.advice());
+                Finding::runner(step, FindingKind::ToolCouldNotRun { tool, reason, output })
+            }
+        })
+    }
+
+    /// The gateway could not be started.
+    pub(super) fn no_gateway(error: std::io::Error) -> Self {
+        let reason = format!("the gateway for the scenario's tools could not be started: {error}");
+        Self::one(Finding::runner("gateway", FindingKind::CouldNotRun { reason }))
     }
 
     /// Nothing was selected. Storage that answers and has nothing is a backup that is not there; an id that nobody has is a

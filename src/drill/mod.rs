@@ -5,8 +5,10 @@
 
 mod as_of;
 mod blame;
+mod chain;
 mod checks;
 mod egress;
+mod foreign;
 mod recorder;
 mod steps;
 
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 pub use blame::Stop;
 pub use recorder::{Listener, RecordError, Recorder};
@@ -22,12 +25,12 @@ pub use recorder::{Listener, RecordError, Recorder};
 use crate::clock::Clock;
 use crate::codec::age::Identities;
 use crate::domain::{
-    Cause, DrillEvent, DrillEventKind, Finding, FindingKind, Met, Phase, Plan, RightsFacts, RunnerFacts, Scenario, Selector, Severity,
-    Source, StorageLocation, Timestamp, Unlock, Verdict, judge_rights, recount,
+    Cause, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Met, Phase, Plan, RecoveryPoint, RightsFacts, RunnerFacts, Scenario,
+    SecretRef, Selector, Severity, Source, StorageLocation, Timestamp, ToolFacts, Unlock, Verdict, judge_rights, recount,
 };
 use crate::evidence::Pseudonymizer;
 use crate::restore::Progress;
-use crate::sandbox::{Isolation, SandboxSpec, SwapPolicy};
+use crate::sandbox::{Isolation, SandboxSpec, SwapPolicy, ToolDir};
 use crate::vault::{VaultError, VaultView};
 
 /// Opens the vault view of a source: the seam at which `app` wires the storage, and tests and sabotage theirs.
@@ -62,12 +65,19 @@ pub trait Keyring: Send + Sync {
     /// # Errors
     /// [`KeyError`] for the first that cannot be used.
     fn load(&self, unlock: &Unlock) -> Result<Keys, KeyError>;
+    /// One secret, as it is.
+    ///
+    /// # Errors
+    /// [`KeyError`] where it cannot be read.
+    fn secret(&self, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, KeyError>;
 }
 
 /// What a drill is given to work with.
 pub struct Services<'a> {
     /// Time.
     pub clock: &'a dyn Clock,
+    /// The same clock's wall time, for what lives on threads of its own.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Storage.
     pub vaults: &'a dyn Vaults,
     /// Keys.
@@ -137,6 +147,43 @@ fn cite_rights(scenario: &Scenario, rights: Option<RightsFacts>, recorder: &mut 
     recorder.found(findings)
 }
 
+/// What a scenario's tools find, asked without a drill: nothing is restored, recorded or signed.
+#[derive(Debug)]
+pub struct Looked {
+    /// The tools.
+    pub tools: Vec<ToolFacts>,
+    /// The recovery points that they list, or that the storage's names say.
+    pub points: Vec<RecoveryPoint>,
+}
+
+/// Asks the tools of a scenario for its recovery points, in a sandbox as a drill has it.
+///
+/// # Errors
+/// [`Stop`] with the findings that would end a drill here.
+pub async fn look(scenario: &Scenario, selector: &Selector, services: &Services<'_>, id: DrillId) -> Result<Looked, Stop> {
+    let sandbox = crate::sandbox::provision(&sandbox_spec(scenario, services, id)).await?;
+    let asked = async {
+        let bench = foreign::open(scenario, selector, services, &sandbox).await?;
+        let points = bench.points(scenario, services, &sandbox).await;
+        let tools = bench.tools.clone();
+        bench.stop().await;
+        Ok(Looked { tools, points: points?.0 })
+    };
+    let looked = asked.await;
+    sandbox.destroy().await;
+    looked
+}
+
+fn sandbox_spec(scenario: &Scenario, services: &Services<'_>, id: DrillId) -> SandboxSpec {
+    SandboxSpec {
+        isolation: services.isolation,
+        swap: services.swap,
+        tools: scenario.limits.tools.iter().map(|d| ToolDir { host: d.clone(), inside: d.clone() }).collect(),
+        served_hosts: foreign::served_hosts(scenario),
+        ..SandboxSpec::new(id, scenario.limits.clone(), services.state.clone())
+    }
+}
+
 /// Makes the sandbox, works in it, and destroys it whatever happened; only then looks at how it went.
 async fn attempt(
     scenario: &Scenario,
@@ -145,11 +192,7 @@ async fn attempt(
     recorder: &mut Recorder<'_>,
 ) -> Result<Option<Stop>, RecordError> {
     recorder.phase(Phase::Provision)?;
-    let spec = SandboxSpec {
-        isolation: services.isolation,
-        swap: services.swap,
-        ..SandboxSpec::new(recorder.drill().clone(), scenario.limits.clone(), services.state.clone())
-    };
+    let spec = sandbox_spec(scenario, services, recorder.drill().clone());
     let sandbox = match crate::sandbox::provision(&spec).await {
         Ok(sandbox) => sandbox,
         Err(error) => return Ok(Some(Stop::from(error))),

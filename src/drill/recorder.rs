@@ -51,6 +51,14 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
+    /// Keeps a file that the next event names, before that event.
+    ///
+    /// # Errors
+    /// As [`Recorder::record`].
+    pub fn attach(&self, name: &str, bytes: &[u8]) -> Result<(), RecordError> {
+        Ok(self.journal.attach(name, bytes)?)
+    }
+
     /// Records that a phase began.
     ///
     /// # Errors

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::as_of;
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
-use super::{Keys, RecordError, Recorder, Services};
+use super::{Keys, RecordError, Recorder, Services, as_of, chain, foreign};
 use crate::checks::{Restored as Asked, ask};
 use crate::codec::manifest::{self, Manifest, ProducerTrust, Role, SetObject, verify_manifest};
 use crate::domain::{
-    CaptureSource, Cause, CheckKind, DrillEventKind, Finding, FindingKind, LockFacts, LockState, LockVerdict, ObjectRef, Phase, PointForm,
-    Pseudonym, RecoveryPoint, RestorePath, Scenario, SelectedPoint, Selector, Timestamp, judge, select, worst_gap,
+    CaptureSource, Cause, CheckKind, DrillEventKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Pseudonym, RecoveryPoint,
+    RestorePath, Scenario, SelectedPoint, Selector, Timestamp, select, worst_gap,
 };
 use crate::restore::{
     ArchiveOptions, CancelFlag, EntryName, Member, RestoreError, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
@@ -67,10 +66,22 @@ pub(super) async fn in_sandbox(
     let ended = CancellationToken::new();
     let leash = Leash { flag: flag.clone(), ended: ended.clone(), working };
     let work = async {
-        let located = locate(scenario, selector, services, recorder).await?;
-        let prepared = preflight(scenario, services, sandbox, located, recorder).await?;
-        let restored = restore(scenario, services, sandbox, prepared, &leash, recorder).await?;
-        verify(scenario, services, sandbox, restored, recorder).await
+        if scenario.tool_steps().is_empty() {
+            let located = locate(scenario, selector, services, recorder).await?;
+            let prepared = preflight(scenario, services, sandbox, located, recorder).await?;
+            let restored = restore(scenario, services, sandbox, prepared, &leash, recorder).await?;
+            recorder.phase(Phase::Verify)?;
+            return verify(scenario, services, sandbox, restored, recorder).await;
+        }
+        recorder.phase(Phase::Locate)?;
+        let mut bench = foreign::open(scenario, selector, services, sandbox).await?;
+        let outcome = bench.work(scenario, selector, services, sandbox, &leash, recorder).await; // kept: what was read is evidence too
+        if outcome.is_ok() {
+            recorder.phase(Phase::Verify)?;
+        }
+        let unsettled = bench.close(scenario, services, recorder).await?;
+        verify(scenario, services, sandbox, outcome?, recorder).await?;
+        unsettled.map_or(Ok(()), |stop| Err(stop.into()))
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
@@ -90,17 +101,16 @@ pub(super) async fn in_sandbox(
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What work on blocking threads carries: what ends it, at work and while it waits for the storage, and a sign of life.
-struct Leash {
-    flag: CancelFlag,
-    ended: CancellationToken,
-    working: tokio::sync::mpsc::Sender<()>,
+pub(super) struct Leash {
+    pub(super) flag: CancelFlag,
+    pub(super) ended: CancellationToken,
+    pub(super) working: tokio::sync::mpsc::Sender<()>,
 }
 
 async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<Located, Ended> {
     recorder.phase(Phase::Locate)?;
-    let started = start_of(recorder);
     let keys = Arc::new(services.keys.load(&scenario.unlock)?);
-    let view = services.vaults.open(&scenario.source, selector.as_of()).await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
+    let view = open_view(scenario, selector, services).await?;
     let list = view.points().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
     let mut remarks = Vec::from_iter(as_of::remarks(selector, view.as_of()));
     if !list.broken.is_empty() {
@@ -112,45 +122,69 @@ async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_
         remarks.push(Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail }));
     }
     recorder.found(remarks)?;
-    let point = match select(&list.points, selector) {
-        Ok(point) => point.clone(),
-        Err(error) => {
-            let broken: Vec<&str> = list.broken.iter().map(|b| b.id.as_str()).collect();
-            return Err(Stop::selection(&error, &broken, as_of::nothing_yet(view.as_of())).into());
-        }
-    };
-    let captures: Vec<Timestamp> = list.points.iter().map(|p| p.captured_at).collect();
+    let broken: Vec<&str> = list.broken.iter().map(|b| b.id.as_str()).collect();
+    let point = selected(&view, &list.points, &broken, selector)?;
     let mut located = Located { view, point, keys, manifest: None };
     let producer = match located.point.form {
         PointForm::SealedSet => read_manifest(&mut located, scenario, services, recorder).await?,
-        PointForm::BareObject => "no manifest".to_owned(),
+        PointForm::BareObject | PointForm::Snapshot | PointForm::Repository => "no manifest".to_owned(),
     };
-    let name = services.pseudonyms.point(&located.point.id);
-    (services.names)(&name, located.point.id.as_bytes());
+    announce(&located.point, &list.points, &producer, scenario, services, recorder)?;
+    Ok(located)
+}
+
+/// The storage as this drill sees it.
+pub(super) async fn open_view(scenario: &Scenario, selector: &Selector, services: &Services<'_>) -> Result<VaultView, Stop> {
+    services.vaults.open(&scenario.source, selector.as_of()).await.map_err(|e| Stop::vault("locate", &e, nobody()))
+}
+
+/// Why a prefix without anything in it ends a drill.
+pub(super) fn nothing_there(view: &VaultView) -> Stop {
+    Stop::selection(&crate::domain::SelectError::None, &[], as_of::nothing_yet(view.as_of()))
+}
+
+/// The recovery point that is asked for.
+pub(super) fn selected(view: &VaultView, points: &[RecoveryPoint], broken: &[&str], selector: &Selector) -> Result<RecoveryPoint, Stop> {
+    select(points, selector).cloned().map_err(|error| Stop::selection(&error, broken, as_of::nothing_yet(view.as_of())))
+}
+
+/// Records which recovery point was selected among those seen; stops where it cannot be true.
+pub(super) fn announce(
+    point: &RecoveryPoint,
+    seen: &[RecoveryPoint],
+    producer: &str,
+    scenario: &Scenario,
+    services: &Services<'_>,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), Ended> {
+    let started = start_of(recorder);
+    let captures: Vec<Timestamp> = seen.iter().map(|p| p.captured_at).collect();
+    let name = services.pseudonyms.point(&point.id);
+    (services.names)(&name, point.id.as_bytes());
     recorder.record(DrillEventKind::PointSelected {
         point: SelectedPoint {
             point: name,
-            captured_at: located.point.captured_at,
-            captured_from: located.point.captured_from,
-            form: located.point.form,
-            size: located.point.size,
-            objects: located.point.objects.len() as u64,
-            points_seen: list.points.len() as u64,
+            captured_at: point.captured_at,
+            captured_from: point.captured_from,
+            form: point.form,
+            size: point.size,
+            objects: point.objects.len() as u64,
+            points_seen: seen.len() as u64,
             worst_gap: worst_gap(&captures, started, scenario.source.look_back),
-            producer,
+            producer: producer.to_owned(),
         },
     })?;
-    if located.point.captured_from == CaptureSource::UploadTime {
+    if point.captured_from == CaptureSource::UploadTime {
         let detail = CaptureSource::UploadTime.to_string();
         recorder.found([Finding::warning("locate", Cause::Backup, FindingKind::WeakCaptureTime { detail })])?;
     }
     // clocks of producer and runner may differ by a little
-    let ahead = located.point.captured_at.seconds_since(started);
+    let ahead = point.captured_at.seconds_since(started);
     if ahead > 300 {
         let ahead = crate::domain::Period::from_secs(ahead.unsigned_abs());
         return Err(Stop::one(Finding::runner("locate", FindingKind::CapturedInFuture { ahead })).into());
     }
-    Ok(located)
+    Ok(())
 }
 
 /// Reads and checks the manifest of a sealed set; says what is known of its producer.
@@ -258,16 +292,10 @@ async fn preflight(
             wrong.push(Finding::backup("preflight", FindingKind::EmptyRestore { detail: "the object has no bytes at all".into() }));
         }
     }
-    if let Some(lock) = &scenario.source.policy.lock {
-        let mut verdicts = Vec::new();
-        // the manifest and its signature were pinned before the members
-        for read in view.chain(&|key| object_name(services, key)).objects {
-            verdicts.extend(lock_finding(&read.lock, read.object, lock.mode, lock.remaining, started));
-        }
-        recorder.found(verdicts)?;
-    }
+    // the manifest and its signature were pinned before the members
+    recorder.found(chain::lock_findings(view, scenario, services, started))?;
     if !wrong.is_empty() {
-        record_chain(&located, services, recorder)?;
+        chain::record(&located.view, scenario, services, recorder)?;
         return Err(Stop::several(wrong).into());
     }
     if let Some(manifest) = &located.manifest {
@@ -287,29 +315,6 @@ async fn preflight(
         }
     }
     Ok(Prepared { located, objects })
-}
-
-fn lock_finding(
-    facts: &LockFacts,
-    object: Pseudonym,
-    required: crate::domain::LockMode,
-    remaining: crate::domain::Period,
-    now: Timestamp,
-) -> Option<Finding> {
-    let kind = match judge(facts, required, remaining, now) {
-        LockVerdict::Satisfied => return None,
-        LockVerdict::NotLocked => FindingKind::NotLocked { object, required },
-        LockVerdict::WeakerMode { mode } => FindingKind::WeakerLock { object, mode, required },
-        LockVerdict::TooShort { left } => FindingKind::LockTooShort { object, left, required: remaining },
-        LockVerdict::Unknown => {
-            let reason = match &facts.state {
-                LockState::Unknown { reason } => reason.clone(),
-                LockState::Locked { .. } | LockState::NotLocked => String::new(),
-            };
-            return Some(Finding::runner("locks", FindingKind::LockUnknown { object, reason }));
-        }
-    };
-    Some(Finding::backup("locks", kind))
 }
 
 async fn restore(
@@ -376,7 +381,7 @@ async fn restore(
             .await
         }
     };
-    record_chain(&located, services, recorder)?;
+    chain::record(&located.view, scenario, services, recorder)?;
     let restored = outcome.map_err(|_| Stop::crashed("restore"))?.map_err(|error| {
         // the file system says "no space" of bytes and of entries alike; only it knows which
         if matches!(error, RestoreError::ScratchFull)
@@ -409,7 +414,6 @@ async fn verify(
     restored: Restored,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
-    recorder.phase(Phase::Verify)?;
     let started = start_of(recorder);
     let tree = RestoredTree::new(sandbox.root()?, &restored);
     // content that differs from what the manifest says is never left to whether somebody asks
@@ -435,14 +439,6 @@ async fn verify(
     Ok(())
 }
 
-/// Records what was read, also where the restore failed half-way.
-fn record_chain(located: &Located, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<(), RecordError> {
-    let chain = located.view.chain(&|key| object_name(services, key));
-    let uncertain = located.view.as_of().and_then(|facts| as_of::open_uploads(&chain.objects, facts.at));
-    recorder.record(DrillEventKind::ChainRecorded { chain, transport: located.view.transport() })?;
-    recorder.found(uncertain)
-}
-
 /// The phase that the drill is in, as a finding names its step.
 fn step_of(recorder: &Recorder<'_>) -> String {
     let phase = recorder.events().iter().rev().find_map(|event| match event.kind {
@@ -452,11 +448,11 @@ fn step_of(recorder: &Recorder<'_>) -> String {
     phase.unwrap_or("drill").to_owned()
 }
 
-fn start_of(recorder: &Recorder<'_>) -> Timestamp {
+pub(super) fn start_of(recorder: &Recorder<'_>) -> Timestamp {
     recorder.events()[0].at
 }
 
-fn object_name(services: &Services<'_>, key: &str) -> Pseudonym {
+pub(super) fn object_name(services: &Services<'_>, key: &str) -> Pseudonym {
     let name = services.pseudonyms.object(key);
     (services.names)(&name, key.as_bytes());
     name
@@ -469,6 +465,6 @@ fn path_name(services: &Services<'_>, path: &[u8]) -> Pseudonym {
 }
 
 /// Where no object is to blame.
-fn nobody() -> Pseudonym {
+pub(super) fn nobody() -> Pseudonym {
     Pseudonym("storage".to_owned())
 }

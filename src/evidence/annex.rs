@@ -34,6 +34,10 @@ impl Pseudonymizer {
     pub fn path(&self, path: &[u8]) -> Pseudonym {
         self.of("path", path)
     }
+    /// For what a tool printed.
+    pub fn output(&self, words: &[u8]) -> Pseudonym {
+        self.of("output", words)
+    }
     /// For a recovery point's id.
     pub fn point(&self, id: &str) -> Pseudonym {
         self.of("point", id.as_bytes())

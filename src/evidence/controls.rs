@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use super::Report;
-use crate::domain::{Assessment, CheckOutcome, FindingKind, LockState, Met, Period, Recovery, Verdict};
+use crate::domain::{Assessment, CheckOutcome, FindingKind, Met, Period, Recovery, Verdict};
 
 /// One framework.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -214,10 +214,10 @@ fn within(hours: u64, achieved: Option<Period>) -> (ControlOutcome, &'static str
 
 fn locked(report: &Report) -> (ControlOutcome, &'static str) {
     use ControlOutcome::{Contradicts, NotTested, Supports};
-    let objects = &report.backup.chain.objects;
-    if objects.iter().any(|o| o.lock.state == LockState::NotLocked) {
+    let locks = report.backup.chain.locks(report.started_at);
+    if locks.not_locked > 0 {
         (Contradicts, "object versions are not locked")
-    } else if objects.is_empty() || objects.iter().any(|o| matches!(o.lock.state, LockState::Unknown { .. })) {
+    } else if locks.locked == 0 || locks.unknown > 0 {
         (NotTested, "locks were not visible")
     } else {
         (Supports, "every object version that was read is locked")

@@ -72,6 +72,21 @@ impl Journal {
         Ok(())
     }
 
+    /// Keeps a file that an event will name, beside the journal, and syncs it. Where one of that name is there, it is replaced.
+    ///
+    /// # Errors
+    /// [`EvidenceError::Write`].
+    pub fn attach(&self, name: &str, bytes: &[u8]) -> Result<(), EvidenceError> {
+        let path = attachment(&self.path, name);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path).map_err(EvidenceError::write(&path))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(EvidenceError::write(&path))?;
+        self.path.parent().map_or(Ok(()), super::store::sync_dir)
+    }
+
     /// Where the drill stands.
     pub fn state(&self) -> &DrillState {
         &self.state
@@ -80,6 +95,11 @@ impl Journal {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Where a file that belongs to a journal lies: beside it, under the drill's name.
+pub fn attachment(journal: &Path, name: &str) -> PathBuf {
+    journal.with_extension(name)
 }
 
 /// A journal, read back.

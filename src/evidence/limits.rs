@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{KeyCustody, Report};
-use crate::domain::{CaptureSource, LockState, Phase, Verdict};
+use crate::domain::{CaptureSource, Phase, Verdict};
 
 /// One thing that a drill does not prove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,21 +98,30 @@ fn backup_limits(report: &Report, limits: &mut Limits) {
             format!("That the recovery point objective holds at any moment: recovery points lay up to {gap} apart, and {rpo} is promised."),
         );
     }
-    let objects = &report.backup.chain.objects;
-    let unknown = objects.iter().filter(|o| matches!(o.lock.state, LockState::Unknown { .. })).count();
-    if unknown > 0 {
+    let chain = &report.backup.chain;
+    let (count, locks) = (chain.count(), chain.locks(report.started_at));
+    if locks.unknown > 0 {
         limits.say(
             "lock-unknown",
-            format!("That the backup cannot be deleted: for {unknown} of {} object versions no lock was visible.", objects.len()),
+            format!("That the backup cannot be deleted: for {} of {count} object versions no lock was visible.", locks.unknown),
         );
     }
-    let unlocked = objects.iter().filter(|o| matches!(o.lock.state, LockState::NotLocked)).count();
-    if unlocked > 0 {
+    if locks.not_locked > 0 {
         limits.say(
             "not-locked",
-            format!("That the backup survives an attacker: {unlocked} of {} object versions are not locked.", objects.len()),
+            format!("That the backup survives an attacker: {} of {count} object versions are not locked.", locks.not_locked),
         );
     }
+    if let Some(tool) = report.tools.last() {
+        limits.say(
+            "tool",
+            format!(
+                "That what {} restored is what was backed up: the tool's own checks vouch for that, and what this drill asserts.",
+                tool.tool
+            ),
+        );
+    }
+    let objects = &chain.objects;
     let partial = objects.iter().filter(|o| o.blake3.is_none() && o.sha256.is_none()).count();
     if partial > 0 {
         limits.say(
@@ -161,7 +170,7 @@ fn restore_limits(report: &Report, limits: &mut Limits) {
 #[cfg(all(test, feature = "runner"))]
 mod tests {
     use super::*;
-    use crate::domain::{LockFacts, Transport};
+    use crate::domain::{LockFacts, LockState, Sha256, ToolFacts, Transport};
     use crate::evidence::sample;
 
     fn ids(report: &Report) -> Vec<String> {
@@ -182,7 +191,7 @@ mod tests {
     #[test]
     fn every_weakness_is_named() {
         type Harm = fn(&mut Report);
-        let weaknesses: [(&str, Harm); 13] = [
+        let weaknesses: [(&str, Harm); 14] = [
             ("demo-key", |r| r.issuer.custody = KeyCustody::MadeOnTheSpot),
             ("plain-http", |r| r.backup.transport.as_mut().unwrap().encrypted = Some(false)),
             ("local-store", |r| r.backup.transport = Some(Transport { store: "file".into(), ..Transport::default() })),
@@ -195,6 +204,9 @@ mod tests {
             ("isolation", |r| r.sandbox.as_mut().unwrap().isolated = false),
             ("disposal", |r| r.disposal.as_mut().unwrap().probes[0].gone = false),
             ("egress", |r| r.egress = Some(crate::domain::Egress { gaps: vec!["deaf".into()], ..Default::default() })),
+            ("tool", |r| {
+                r.tools.push(ToolFacts { tool: "restic".into(), path: String::new(), version: String::new(), sha256: Sha256([0; 32]) })
+            }),
             ("no-assertions", |r| r.assertions = 0),
         ];
         for (id, harm) in weaknesses {

@@ -34,7 +34,7 @@ pub use annex::{Annex, AnnexEntry, Pseudonymizer};
 pub use controls::{Basis, Control, ControlOutcome, ControlRow, Profile, ProfileRows, profiles};
 pub use dsse::{Envelope, EnvelopeSignature, PAYLOAD_TYPE, pae};
 pub use error::EvidenceError;
-pub use journal::{Journal, JournalRead, read_journal};
+pub use journal::{Journal, JournalRead, attachment, read_journal};
 pub use key::{KeyCustody, NAMESPACE, PublicKey, Signer, SignerKey};
 pub use limits::Limit;
 #[cfg(feature = "runner")]
@@ -68,6 +68,8 @@ pub mod names {
     pub const SUMS_SIGNATURE: &str = "SHA256SUMS.sig";
     /// For `openssl pkeyutl -verify`. A convenience, never a reason to trust.
     pub const SIGNER: &str = "signer.pub.pem";
+    /// The whole restore chain, one object version a line, compressed with zstd.
+    pub const CHAIN: &str = "chain.jsonl.zst";
     /// Encrypted details that may be patients' data.
     pub const ANNEX: &str = "annex.age";
 }

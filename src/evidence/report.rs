@@ -7,8 +7,8 @@ use super::limits::{Limit, limits};
 use super::{EvidenceError, KeyCustody, Signer};
 use crate::domain::{
     Assessment, CheckOutcome, CheckReport, Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, Egress, Elapsed, Finding,
-    Measurements, Phase, Plan, RestoreChain, RestoredFacts, RightsFacts, RunnerFacts, SandboxFacts, SelectedPoint, Severity, Timestamp,
-    Transport, Verdict, phase_lengths, recount,
+    Measurements, Phase, Plan, RestoreChain, RestoredFacts, RightsFacts, RunnerFacts, SandboxFacts, SelectedPoint, ServedFacts, Severity,
+    Timestamp, ToolFacts, Transport, Verdict, phase_lengths, recount,
 };
 
 /// The schema of `report.json`.
@@ -39,6 +39,12 @@ pub struct Report {
     pub backup: Backup,
     /// What the sandbox was made of; `null` where there was none.
     pub sandbox: Option<SandboxFacts>,
+    /// Foreign tools that restored, in the order of the scenario; empty where the native pipeline did.
+    #[serde(default)]
+    pub tools: Vec<ToolFacts>,
+    /// What the gateway served to them; `null` where none ran.
+    #[serde(default)]
+    pub served: Option<ServedFacts>,
     /// What was restored; `null` where the restore did not get to its end.
     pub restored: Option<RestoredFacts>,
     /// The phases, one after the other; on the monotonic clock, nanoseconds.
@@ -187,6 +193,8 @@ impl Report {
             issuer,
             backup: Backup::default(),
             sandbox: None,
+            tools: Vec::new(),
+            served: None,
             restored: None,
             timeline: timeline(events),
             usable_after: None,
@@ -221,8 +229,11 @@ impl Report {
             }
             DrillEventKind::ChainRecorded { chain, transport } => {
                 self.backup.chain.objects.extend(chain.objects.iter().cloned());
+                self.backup.chain.summary = chain.summary.clone();
                 self.backup.transport = Some(transport.clone());
             }
+            DrillEventKind::ToolFound { tool } => self.tools.push(tool.clone()),
+            DrillEventKind::GatewayClosed { served } => self.served = Some(served.clone()),
             DrillEventKind::CheckEnded { report } => self.checks.push(report.clone()),
             DrillEventKind::Found { finding } => self.findings.push(finding.clone()),
             DrillEventKind::EgressRecorded { egress } => {
@@ -268,7 +279,7 @@ impl Report {
     /// (definitions, limits, controls) are taken as they were signed; facts are not.
     pub(super) fn contradiction(&self, events: &[DrillEvent]) -> Result<Option<&'static str>, EvidenceError> {
         let folded = Self::from_events(events, self.issuer.clone())?;
-        let facts: [(&'static str, bool); 20] = [
+        let facts: [(&'static str, bool); 22] = [
             ("schema", folded.schema == self.schema),
             ("report id", folded.report_id == self.report_id),
             ("verdict", folded.verdict == self.verdict),
@@ -278,6 +289,8 @@ impl Report {
             ("runner", folded.runner == self.runner),
             ("backup", folded.backup == self.backup),
             ("sandbox", folded.sandbox == self.sandbox),
+            ("tools", folded.tools == self.tools),
+            ("what the gateway served", folded.served == self.served),
             ("restored content", folded.restored == self.restored),
             ("timeline", folded.timeline == self.timeline),
             ("time to usable", folded.usable_after == self.usable_after),

@@ -292,6 +292,12 @@ fn check_report(report: &Report, events: &[DrillEvent], files: &Files, key: &Pub
         Ok(Some(what)) => return Err(Refusal::Contradiction { what: what.to_owned() }),
         Err(error) => return Err(Refusal::Events { what: chain_of(&error) }),
     }
+    if let Some(chain) = report.backup.chain.summary.as_ref().and_then(|summary| summary.file.as_ref()) {
+        let bytes = file(files, &chain.name)?;
+        if (bytes.len() as u64, Digests::of(bytes)) != (chain.bytes, Digests { sha256: chain.sha256, blake3: chain.blake3 }) {
+            return Err(Refusal::Contradiction { what: "the restore chain's file".to_owned() });
+        }
+    }
     if report.issuer.key != key.fingerprint() {
         return Err(Refusal::Contradiction { what: "the signing key".to_owned() });
     }

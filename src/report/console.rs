@@ -130,18 +130,26 @@ pub fn line(event: &DrillEvent) -> String {
             )
         }
         DrillEventKind::PointSelected { point } => {
-            format!(
-                "recovery point of {} selected, {} in {}",
-                point.captured_at.to_human(),
-                ByteSize(point.size),
-                counted(point.objects, "object")
-            )
+            let size = match point.objects {
+                // a tool's snapshot: what it takes only the tool knows
+                0 => String::new(),
+                objects => format!(", {} in {}", ByteSize(point.size), counted(objects, "object")),
+            };
+            format!("recovery point of {} selected{size}", point.captured_at.to_human())
         }
         DrillEventKind::Restored { facts } => format!("restored {}, {}", counted(facts.files, "file"), ByteSize(facts.bytes)),
         DrillEventKind::BecameUsable => format!("usable after {}", event.elapsed),
         DrillEventKind::ChainRecorded { chain, transport } => {
-            let objects = counted(chain.objects.len() as u64, "object version");
+            let objects = counted(chain.count(), "object version");
             format!("read {} of {objects}, {transport}", ByteSize(chain.bytes_read()))
+        }
+        DrillEventKind::ToolFound { tool } => {
+            format!("{} found: {}", tool.tool, if tool.version.is_empty() { &tool.path } else { &tool.version })
+        }
+        DrillEventKind::GatewayClosed { served } => {
+            let requests = counted(served.requests.values().sum(), "request");
+            let refused = if served.refused == 0 { String::new() } else { format!(", {} refused", counted(served.refused, "write")) };
+            format!("served {} in {requests}{refused}", ByteSize(served.bytes))
         }
         DrillEventKind::CheckEnded { report } => format!("check {}: {} ({})", report.name, outcome(report.outcome), report.observed),
         DrillEventKind::DataDated { at, source } => format!("data is of {}, known from the {source}", at.to_human()),

@@ -5,12 +5,12 @@ use askama::Template;
 use super::phrases::{answer, counted, days_left, grouped, locks, objective_name, outcome, restored, worst_gap};
 use super::picture::{Gauge, Segment, class, gauge, recovery_ends, segments};
 use crate::domain::{
-    Assessment, ByteSize, CheckOutcome, CheckReport, Egress, EgressPolicy, Finding, Held, LockState, Met, ObjectRead, PointForm, Severity,
-    Trigger, Verdict,
+    Assessment, ByteSize, ChainSummary, CheckOutcome, CheckReport, Egress, EgressPolicy, Finding, Held, LockPolicyVerdict, LockState, Met,
+    ObjectRead, PointForm, Reader, Severity, Trigger, Verdict,
 };
 use crate::evidence::{ControlOutcome, KeyCustody, ProfileRows, Report, names};
 
-/// Object versions listed on the page; all of them are in `report.json`.
+/// Object versions listed on the page; all of them are in the chain's file.
 const OBJECTS_SHOWN: usize = 24;
 const CHECKS_SHOWN: usize = 60;
 const FINDINGS_SHOWN: usize = 20;
@@ -40,7 +40,7 @@ struct Page<'a> {
     checks_left: usize,
     backup: Vec<Row>,
     objects: Vec<ObjectView>,
-    objects_left: usize,
+    objects_left: u64,
     sandbox: Vec<Row>,
     runner: Vec<Row>,
     profiles: Vec<ProfileView<'a>>,
@@ -146,7 +146,7 @@ impl<'a> Page<'a> {
             checks_left: report.checks.len().saturating_sub(CHECKS_SHOWN),
             backup: backup(report),
             objects: report.backup.chain.objects.iter().take(OBJECTS_SHOWN).map(|o| ObjectView::of(o, report)).collect(),
-            objects_left: report.backup.chain.objects.len().saturating_sub(OBJECTS_SHOWN),
+            objects_left: report.backup.chain.count().saturating_sub(OBJECTS_SHOWN as u64),
             sandbox: sandbox(report),
             runner: runner(report),
             profiles: report.controls.iter().map(ProfileView::of).collect(),
@@ -292,11 +292,13 @@ fn backup(report: &Report) -> Vec<Row> {
         let form = match point.form {
             PointForm::SealedSet => "sealed set",
             PointForm::BareObject => "bare object",
+            PointForm::Snapshot => "snapshot",
+            PointForm::Repository => "repository",
         };
-        rows.push(Row::new(
-            "Recovery point",
-            format!("{} ({form}, {}, {})", point.point, counted(point.objects, "object"), ByteSize(point.size)),
-        ));
+        // a tool's snapshot has no objects of its own
+        let size =
+            if point.objects == 0 { String::new() } else { format!(", {}, {}", counted(point.objects, "object"), ByteSize(point.size)) };
+        rows.push(Row::new("Recovery point", format!("{} ({form}{size})", point.point)));
         rows.push(Row::new("Captured", format!("{}, known from the {}", point.captured_at.to_human(), point.captured_from)));
         rows.push(Row::new("Selected", format!("{}, of {} seen", report.plan.selection, counted(point.points_seen, "recovery point"))));
         if let Some((gap, within)) = worst_gap(report) {
@@ -312,8 +314,11 @@ fn backup(report: &Report) -> Vec<Row> {
             rows.push(Row::new("Server certificate", format!("SHA-256 {certificate}")));
         }
         rows.push(Row::new("Credentials from", transport.credentials.clone()));
-        let requests: u64 = report.backup.chain.objects.iter().map(|o| o.requests).sum();
-        rows.push(Row::new("Read", format!("{} in {}", ByteSize(report.backup.chain.bytes_read()), counted(requests, "request"))));
+        let chain = &report.backup.chain;
+        rows.push(Row::new("Read", format!("{} in {}", ByteSize(chain.bytes_read()), counted(chain.requests(), "request"))));
+        if let Some(summary) = &chain.summary {
+            rows.extend(chain_rows(summary));
+        }
     }
     if let Some(rights) = &report.backup.rights {
         let excess = rights.excess();
@@ -325,6 +330,7 @@ fn backup(report: &Report) -> Vec<Row> {
             Row::toned("Rights beyond reading", format!("{}, asked on {asked}", list.join(", ")), "unsure")
         });
     }
+    rows.extend(tools(report));
     if let Some(locks) = locks(report) {
         rows.push(Row::new("Object lock", locks));
     }
@@ -340,6 +346,57 @@ fn backup(report: &Report) -> Vec<Row> {
         rows.push(Row::new("Restored", rest));
         if facts.skipped > 0 {
             rows.push(Row::toned("Not restored", counted(facts.skipped, "archive member"), "unsure"));
+        }
+    }
+    rows
+}
+
+fn chain_rows(summary: &ChainSummary) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (reader, totals) in &summary.by {
+        let name = match reader {
+            Reader::Pipeline => "Read by the pipeline",
+            Reader::Mirror => "Read by the mirror",
+            Reader::Tool => "Read by tools",
+        };
+        rows.push(Row::new(name, format!("{} of {}", ByteSize(totals.bytes), counted(totals.objects, "object version"))));
+    }
+    rows.push(Row::new("Caches", "none: every byte came from the storage in this drill"));
+    if let Some(at) = summary.as_of {
+        rows.push(Row::new("As of", format!("{}: the bucket as it stood then", at.to_human())));
+    }
+    if let Some(policy) = summary.lock_policy {
+        let (words, tone) = match policy {
+            LockPolicyVerdict::Kept => ("kept by every object version", "good"),
+            LockPolicyVerdict::Broken => ("broken", "bad"),
+            LockPolicyVerdict::NotVisible => ("not visible for every object version", "unsure"),
+        };
+        rows.push(Row::toned("Lock policy", words, tone));
+    }
+    rows
+}
+
+fn tools(report: &Report) -> Vec<Row> {
+    let mut rows: Vec<Row> = report
+        .tools
+        .iter()
+        .map(|tool| {
+            let version = if tool.version.is_empty() { String::new() } else { format!(", {}", tool.version) };
+            Row::new("Restored by", format!("{} ({}{version}, SHA-256 {})", tool.tool, tool.path, tool.sha256))
+        })
+        .collect();
+    if let Some(served) = &report.served {
+        let requests = counted(served.requests.values().sum(), "request");
+        rows.push(Row::new("Served to it", format!("{} in {requests}", ByteSize(served.bytes))));
+        let (words, tone) = match served.refused {
+            0 => ("none tried".to_owned(), "good"),
+            n => (format!("{}, all refused", counted(n, "attempt")), "unsure"),
+        };
+        rows.push(Row::toned("Writes to the backup", words, tone));
+        if served.overlay_objects > 0 {
+            let overlay =
+                format!("{} of {}, gone with the drill", counted(served.overlay_objects, "object"), ByteSize(served.overlay_bytes));
+            rows.push(Row::new("Written to the overlay", overlay));
         }
     }
     rows

@@ -1,6 +1,6 @@
 //! Phrases that the console and the page share.
 
-use crate::domain::{Assessment, ByteSize, CheckOutcome, LockState, Met, Timestamp, Verdict};
+use crate::domain::{Assessment, ByteSize, CheckOutcome, Met, Timestamp, Verdict};
 use crate::evidence::Report;
 
 /// The answer, in one or two sentences.
@@ -73,27 +73,19 @@ pub(super) fn objective_name(objective: &str) -> &str {
 
 /// Locks of all objects that were read, in a phrase; `None` where nothing was read.
 pub(super) fn locks(report: &Report) -> Option<String> {
-    let objects = &report.backup.chain.objects;
-    if objects.is_empty() {
+    let (count, locks) = (report.backup.chain.count(), report.backup.chain.locks(report.started_at));
+    if count == 0 {
         return None;
     }
-    let until: Vec<Timestamp> = objects
-        .iter()
-        .filter_map(|o| match o.lock.state {
-            LockState::Locked { until, .. } => Some(until),
-            LockState::NotLocked | LockState::Unknown { .. } => None,
-        })
-        .collect();
-    let unknown = objects.iter().filter(|o| matches!(o.lock.state, LockState::Unknown { .. })).count();
-    if unknown == objects.len() {
+    if locks.unknown == count {
         return Some("not visible".to_owned());
     }
-    let mut text = format!("{} of {} locked", grouped(until.len() as u64), counted(objects.len() as u64, "object version"));
-    if unknown > 0 {
-        text += &format!(", {} not visible", grouped(unknown as u64));
+    let mut text = format!("{} of {} locked", grouped(locks.locked), counted(count, "object version"));
+    if locks.unknown > 0 {
+        text += &format!(", {} not visible", grouped(locks.unknown));
     }
-    if let Some(first) = until.iter().min() {
-        text += &format!(", {} left at the least", days_left(*first, report.finished_at));
+    if let Some(first) = locks.first_until {
+        text += &format!(", {} left at the least", days_left(first, report.finished_at));
     }
     Some(text)
 }
@@ -153,6 +145,7 @@ pub(super) fn grouped(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::LockState;
     use crate::evidence::sample;
 
     #[test]

@@ -1,6 +1,7 @@
 //! The native restore: sealed bytes in, a tree of files out, in one streaming pass and constant memory.
+//! Foreign tools that restore by themselves are in [`tool`].
 //!
-//! It takes a [`SealedSource`] and a directory, and knows neither storage nor sandbox. Every byte is decrypted, decompressed,
+//! The native restore takes a [`SealedSource`] and a directory, and knows neither storage nor sandbox. Every byte is decrypted, decompressed,
 //! written and hashed while it is in cache. Nothing outside the directory is ever touched, whatever an archive says:
 //! all names go through [`TreeWriter`], which never follows a link. Nothing is skipped silently: entries that are not
 //! restored are counted, and those that no backup has end the restore.
@@ -14,6 +15,7 @@ mod from_vault;
 mod index_file;
 mod pump;
 mod sealed;
+pub mod tool;
 mod tree_writer;
 
 use std::io::{self, Read};

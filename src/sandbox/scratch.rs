@@ -281,7 +281,7 @@ mod tests {
         std::fs::write(tree.join("closed/inner"), "x").unwrap();
         std::fs::set_permissions(tree.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         assert!(!is_absent(&parent, &drill()));
-        assert!(matches!(scratch.remove(&drill()), Ok(Removal::Removed(n)) if n == 7));
+        assert!(matches!(scratch.remove(&drill()), Ok(Removal::Removed(n)) if n == 8));
         assert!(is_absent(&parent, &drill()));
         assert_eq!(std::fs::read_to_string(parent.join("neighbour")).unwrap(), "stays");
         assert!(matches!(scratch.remove(&drill()), Ok(Removal::Absent)));

@@ -40,7 +40,7 @@ use crate::domain::{
     Blake3, LockFacts, ObjectRef, PointPattern, Pseudonym, RangeRead, Reader, RestoreChain, Sha256, Source, StorageLocation, TimeZone,
     Timestamp, Transport,
 };
-use crate::storage::{Bucket, Directory, Environment, Head, Now, Patience, Settings, StorageError};
+use crate::storage::{Begin, Bucket, Depth, Directory, Environment, Head, Now, PageAsk, Patience, Settings, StorageError};
 
 /// Objects that are looked at at the same time.
 const LOOKS: usize = 16;
@@ -84,6 +84,21 @@ pub struct Pinned {
     /// Encryption at rest that the server reports.
     pub server_encryption: Option<String>,
     entry: Arc<Entry>,
+}
+
+/// What lies below a prefix, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the newest was stored.
+    pub newest: Option<Timestamp>,
+    /// Entries that cannot be asked for.
+    pub skipped: u64,
+    /// The first objects.
+    pub kept: Vec<ObjectRef>,
 }
 
 /// Whether readers compute SHA-256 beside BLAKE3.
@@ -168,6 +183,38 @@ impl VaultView {
             Some(pattern) => points::bare(&*self.store, &self.prefix, pattern, self.zone.as_ref()).await,
             None => points::sealed(&self.store, &self.prefix).await,
         }
+    }
+
+    /// Looks at everything below the prefix; keeps the first `keep` objects.
+    ///
+    /// # Errors
+    /// [`VaultError`] where the storage cannot be listed.
+    pub async fn survey(&self, keep: usize) -> Result<Survey, VaultError> {
+        let mut survey = Survey::default();
+        self.store
+            .list(&self.prefix, Depth::All, &mut |page| {
+                survey.skipped += page.skipped;
+                for object in page.objects {
+                    survey.objects += 1;
+                    survey.bytes = survey.bytes.saturating_add(object.size);
+                    survey.newest = survey.newest.max(Some(object.stored_at));
+                    if survey.kept.len() < keep {
+                        survey.kept.push(object);
+                    }
+                }
+            })
+            .await?;
+        Ok(survey)
+    }
+
+    /// Whether anything lies below the prefix.
+    ///
+    /// # Errors
+    /// [`VaultError`] where the storage cannot be listed.
+    pub async fn is_empty(&self) -> Result<bool, VaultError> {
+        let ask = PageAsk { prefix: self.prefix.clone(), depth: Depth::All, from: Begin::Start, limit: 1 };
+        let page = self.store.page(&ask).await?;
+        Ok(page.objects.is_empty() && page.skipped == 0 && page.next.is_none())
     }
 
     /// Looks whether there is an object at `key`.
@@ -368,6 +415,12 @@ mod tests {
         let chain = view.chain(&name);
         assert_eq!((chain.objects.len(), chain.bytes_read()), (1, 3_000_000));
         assert_eq!(chain.objects[0].sha256_from.as_deref(), Some("read"));
+        let read = RangeRead { by: Reader::Pipeline, start: 0, end: 3_000_000, bytes: 3_000_000, blake3: None };
+        assert_eq!(chain.objects[0].reads, [read]);
+        let mirror = view.as_reader(Reader::Mirror);
+        mirror.read(&pinned, 3_000_000).await.unwrap();
+        assert_eq!(view.chain(&name).objects[0].reads[1].by, Reader::Mirror);
+        view.settle_locks().await.unwrap();
         assert_eq!(view.transport().encrypted, None);
     }
 

@@ -760,6 +760,9 @@ async fn restic_restores_straight_through_it_and_only_get_and_head_reach_the_sto
     // what the proxy saw, and what radosgw wrote down itself
     let methods: std::collections::BTreeSet<_> = proxy.log().iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert!(methods.iter().all(|method| ["GET", "HEAD"].contains(&method.as_str())), "{methods:?}");
+    let (ours, restics): (Vec<_>, Vec<_>) = ceph().access_log(&bucket).into_iter().partition(|line| line.contains("\"firedrill/"));
+    assert!(ours.len() > 10 && ours.iter().all(|line| line.contains(" \"GET /") || line.contains(" \"HEAD /")), "{ours:#?}");
+    assert!(restics.iter().any(|line| line.contains(" \"PUT /")), "the log tells writes: {restics:#?}");
     view.settle_locks().await.unwrap();
     let chain = view.chain(&|key| Pseudonym(key.to_owned()));
     let packs: Vec<_> = chain.objects.iter().filter(|o| o.object.0.starts_with("repo/data/")).collect();

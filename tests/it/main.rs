@@ -30,6 +30,7 @@ mod seal_s3;
 mod sealed;
 mod sealed_support;
 mod servers;
+mod tools;
 mod vault;
 mod vault_access;
 

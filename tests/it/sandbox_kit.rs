@@ -34,6 +34,18 @@ async fn private_files_are_there_for_one_command_and_for_nobody_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn giving_a_file_away_is_not_permitted_rather_than_invalid() {
+    let bench = Bench::new();
+    let sandbox = provision(&bench.spec()).await.unwrap();
+    let script = "import os, errno\nopen('f', 'w').close()\nos.chown('f', 1000, 1000); os.chown('f', -1, 1000)\n\
+        for ids in [(0, 0), (1001, -1), (-1, 5)]:\n    for give in [os.chown, os.lchown]:\n        try:\n            give('f', *ids)\n            \
+        print('given')\n        except OSError as e:\n            assert e.errno == errno.EPERM, e\nprint('kept')";
+    let exit = sandbox.run(&crate::sandbox::py(script)).await.unwrap();
+    assert_eq!(text(&exit.stdout), "kept", "{}", text(&exit.stderr));
+    assert_gone(&sandbox.destroy().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_kit_is_seen_by_both_sides_and_goes_with_the_sandbox() {
     for kind in [ScratchKind::Tmpfs, ScratchKind::Directory] {
         let bench = Bench::new();

@@ -73,6 +73,12 @@ impl Ceph {
         self.dir.join("ca.crt")
     }
 
+    /// What the server itself wrote down of requests for a bucket: method, path, status, client and more.
+    pub fn access_log(&self, bucket: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.dir.join("log/client.rgw.log")).unwrap();
+        log.lines().filter(|line| line.contains(" beast: ") && line.contains(bucket)).map(str::to_owned).collect()
+    }
+
     /// A second user, who may do nothing until a bucket policy lets him.
     pub fn user(&self, name: &str) -> (String, String) {
         let (access, secret) = (format!("{name}access"), format!("{name}secret"));

@@ -176,6 +176,8 @@ fn believed(parts: &http::request::Parts, keys: &GatewayKeys) -> Result<Payload,
 proptest! {
     #[test]
     fn whatever_object_store_signs_is_believed(key in "[ -~é]{1,30}", prefix in "[ -~é]{0,20}") {
+        // these the client resolves before it sends anything
+        prop_assume!(key.split('/').all(|segment| !matches!(segment, "" | "." | "..")));
         let key = uri::encode(&key, true);
         let (parts, keys) = signed_by_object_store(&format!("http://h:9/b/{key}?prefix={}", uri::encode(&prefix, false)), Some("bytes=0-1"));
         prop_assert!(believed(&parts, &keys).is_ok());

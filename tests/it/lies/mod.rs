@@ -5,6 +5,7 @@
 
 mod backup;
 mod evidence;
+mod foreign;
 pub mod sandbox;
 mod selection;
 mod verdict;
@@ -41,13 +42,21 @@ const LIES: &[(u32, &str, &[&str])] = &[
     ),
     (17, "a re-encrypted forgery", &["a_forgery_fails_where_a_producer_is_trusted"]),
     (20, "newest by mtime picks a re-uploaded old backup", &["a_reuploaded_old_backup_is_not_the_newest"]),
-    (21, "a pinned snapshot: every drill restores the same old data and passes", &["a_pinned_instant_does_not_make_old_data_young"]),
+    (
+        21,
+        "a pinned snapshot: every drill restored the same old data and passed",
+        &["a_pinned_snapshot_fails_on_rpo_from_content", "a_pinned_instant_does_not_make_old_data_young"],
+    ),
+    (22, "a constant canary", &["a_canary_that_is_new_in_each_backup_fails_a_stale_restore"]),
     (
         23,
         "a sibling whose name shares the prefix is restored instead",
         &["a_sibling_that_shares_the_prefix_is_never_selected", "a_sibling_in_the_same_bucket_is_never_selected"],
     ),
+    (24, "a server that was already running on the host answered", &["a_server_on_the_host_cannot_stand_in_for_the_backup"]),
     (25, "the check compared empty with empty, or asserted nothing at all", &["a_drill_that_asserted_nothing_fails"]),
+    (27, "the off-site read was served from a local cache", &["every_drill_reads_from_the_storage_anew"]),
+    (29, "the tool's check run instead of a restore", &["a_tools_own_check_is_no_restore"]),
     (30, "timer set START after END: every drill took 0 s", &["phases_are_monotonic_and_add_up"]),
     (32, "a missed RTO or RPO does not change the verdict", &["a_missed_objective_fails_whatever_else_passed"]),
     (
@@ -61,6 +70,8 @@ const LIES: &[(u32, &str, &[&str])] = &[
     ),
     (34, "the same as a pass", &["an_inconclusive_drill_is_shown_as_passed_nowhere"]),
     (40, "a verifier that prints SIGNED on a changed report", &["a_changed_report_is_refused_even_with_its_sums_made_right"]),
+    (44, "object-lock flags dropped on part of the objects", &["one_unlocked_object_among_those_that_the_restore_touched_fails"]),
+    (45, "immutable because the bucket's setting says so", &["a_version_whose_lock_ends_tomorrow_fails_whatever_the_bucket_says"]),
     (
         46,
         "a report that carries a patient's name",
@@ -81,7 +92,7 @@ const LIES: &[(u32, &str, &[&str])] = &[
 
 #[test]
 fn the_table_and_the_tests_agree() {
-    let sources = ["backup", "selection", "verdict", "evidence", "sandbox"].map(|file| {
+    let sources = ["backup", "selection", "verdict", "evidence", "sandbox", "foreign"].map(|file| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/lies").join(file).with_extension("rs");
         fs::read_to_string(path).unwrap()
     });

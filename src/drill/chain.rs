@@ -1,0 +1,136 @@
+//! The restore chain into the evidence: summed up for people, whole in a file for machines, its locks held against policy.
+
+use super::blame::Stop;
+use super::{RecordError, Recorder, Services, as_of};
+use crate::domain::{
+    ChainFile, ChainSummary, DrillEventKind, Finding, FindingKind, LockFacts, LockPolicyVerdict, LockRequirement, LockState, LockVerdict,
+    ObjectRead, Pseudonym, RestoreChain, Scenario, Timestamp, judge,
+};
+use crate::evidence::{Digests, names};
+use crate::vault::VaultView;
+
+/// Findings about single locks; the rest are counted.
+const LOCKS_TOLD: usize = 20;
+/// Of zstd: this file is written once and read rarely.
+const LEVEL: i32 = 9;
+
+/// Records what was read, also where the restore failed half-way.
+pub(super) fn record(
+    view: &VaultView,
+    scenario: &Scenario,
+    services: &Services<'_>,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), RecordError> {
+    let started = super::steps::start_of(recorder);
+    let mut objects = view.chain(&|key| super::steps::object_name(services, key)).objects;
+    let mut summary = ChainSummary::of(&objects, started);
+    summary.lock_policy = scenario.source.policy.lock.as_ref().map(|policy| policy_verdict(&objects, policy, started));
+    summary.as_of = view.as_of().map(|facts| facts.at);
+    let uncertain = summary.as_of.and_then(|at| as_of::open_uploads(&objects, at));
+    if !objects.is_empty() {
+        let bytes = whole(&objects);
+        recorder.attach(names::CHAIN, &bytes)?;
+        let Digests { sha256, blake3 } = Digests::of(&bytes);
+        summary.file = Some(ChainFile { name: names::CHAIN.to_owned(), bytes: bytes.len() as u64, sha256, blake3 });
+    }
+    objects.truncate(RestoreChain::SHOWN);
+    // single reads are in the file
+    objects.iter_mut().for_each(|object| object.reads = Vec::new());
+    let chain = RestoreChain { objects, summary: Some(Box::new(summary)) };
+    recorder.record(DrillEventKind::ChainRecorded { chain, transport: view.transport() })?;
+    recorder.found(uncertain)
+}
+
+/// One object version a line, compressed.
+fn whole(objects: &[ObjectRead]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for object in objects {
+        serde_json::to_writer(&mut lines, object).expect("strings, numbers and lists only");
+        lines.push(b'\n');
+    }
+    zstd::bulk::compress(&lines, LEVEL).expect("memory is compressed into memory")
+}
+
+fn policy_verdict(objects: &[ObjectRead], policy: &LockRequirement, now: Timestamp) -> LockPolicyVerdict {
+    let verdicts = objects.iter().map(|o| judge(&o.lock, policy.mode, policy.remaining, now));
+    verdicts.fold(LockPolicyVerdict::Kept, |so_far, verdict| match (so_far, verdict) {
+        (so_far, LockVerdict::Satisfied) => so_far,
+        (LockPolicyVerdict::Kept | LockPolicyVerdict::NotVisible, LockVerdict::Unknown) => LockPolicyVerdict::NotVisible,
+        (LockPolicyVerdict::Broken, LockVerdict::Unknown) => LockPolicyVerdict::Broken,
+        (_, LockVerdict::NotLocked | LockVerdict::WeakerMode { .. } | LockVerdict::TooShort { .. }) => LockPolicyVerdict::Broken,
+    })
+}
+
+/// Every lock in the chain that policy does not accept; the first of them by name.
+pub(super) fn lock_findings(view: &VaultView, scenario: &Scenario, services: &Services<'_>, started: Timestamp) -> Vec<Finding> {
+    let Some(policy) = &scenario.source.policy.lock else { return Vec::new() };
+    let chain = view.chain(&|key| super::steps::object_name(services, key));
+    let mut findings: Vec<Finding> =
+        chain.objects.into_iter().filter_map(|read| lock_finding(&read.lock, read.object, policy, started)).collect();
+    if findings.len() > LOCKS_TOLD {
+        let rest = findings.split_off(LOCKS_TOLD);
+        let left = format!("the locks of {} more object versions, all of which are in {}", rest.len(), names::CHAIN);
+        // the worst of them decides for the rest
+        let broken = rest.iter().any(|f| f.cause == crate::domain::Cause::Backup);
+        let kind = FindingKind::Remark { detail: format!("policy does not accept {left}") };
+        findings.push(if broken { Finding::backup("locks", kind) } else { Finding::runner("locks", kind) });
+    }
+    findings
+}
+
+fn lock_finding(facts: &LockFacts, object: Pseudonym, policy: &LockRequirement, now: Timestamp) -> Option<Finding> {
+    let required = policy.mode;
+    let kind = match judge(facts, required, policy.remaining, now) {
+        LockVerdict::Satisfied => return None,
+        LockVerdict::NotLocked => FindingKind::NotLocked { object, required },
+        LockVerdict::WeakerMode { mode } => FindingKind::WeakerLock { object, mode, required },
+        LockVerdict::TooShort { left } => FindingKind::LockTooShort { object, left, required: policy.remaining },
+        LockVerdict::Unknown => {
+            let reason = match &facts.state {
+                LockState::Unknown { reason } => reason.clone(),
+                LockState::Locked { .. } | LockState::NotLocked => String::new(),
+            };
+            return Some(Finding::runner("locks", FindingKind::LockUnknown { object, reason }));
+        }
+    };
+    Some(Finding::backup("locks", kind))
+}
+
+/// Asks for the locks that reading did not show. Not being able to is a finding only where policy needs to know.
+pub(super) async fn settle(view: &VaultView, scenario: &Scenario) -> Option<Stop> {
+    match view.settle_locks().await {
+        Ok(()) => None,
+        Err(_) if scenario.source.policy.lock.is_none() => None,
+        Err((_, error)) => Some(Stop::vault("locks", &error, super::steps::nobody())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{LockMode, Period};
+
+    fn object(state: LockState) -> ObjectRead {
+        ObjectRead { lock: LockFacts { state, legal_hold: None }, ..crate::evidence::sample::object(1, "part", LockState::NotLocked) }
+    }
+
+    #[test]
+    fn one_broken_lock_breaks_the_policy_and_one_hidden_one_hides_it() {
+        let policy = LockRequirement { mode: LockMode::Compliance, remaining: Period::from_secs(60) };
+        let good = || object(LockState::Locked { mode: LockMode::Compliance, until: Timestamp::from_unix(1_000) });
+        let weak = || object(LockState::Locked { mode: LockMode::Governance, until: Timestamp::from_unix(1_000) });
+        let hidden = || object(LockState::Unknown { reason: "403".into() });
+        let verdict = |objects: &[ObjectRead]| policy_verdict(objects, &policy, Timestamp::from_unix(0));
+        assert_eq!(verdict(&[good(), good()]), LockPolicyVerdict::Kept);
+        assert_eq!(verdict(&[good(), hidden()]), LockPolicyVerdict::NotVisible);
+        assert_eq!(verdict(&[hidden(), weak(), hidden()]), LockPolicyVerdict::Broken);
+    }
+
+    #[test]
+    fn the_file_has_a_line_for_each_object() {
+        let bytes = zstd::stream::decode_all(&*whole(&[object(LockState::NotLocked), object(LockState::NotLocked)])).unwrap();
+        let lines: Vec<ObjectRead> =
+            bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+    }
+}

@@ -1,0 +1,507 @@
+//! A restore by foreign tools: located, prepared and carried out as the native one is, with a gateway or a mirror between
+//! the backup and the tool.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+
+use super::blame::Stop;
+use super::steps::{self, Ended, Leash, nobody, object_name, start_of};
+use super::{RecordError, Recorder, Services, as_of, chain};
+use crate::domain::{
+    CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, Phase, PointForm, Reader, RecoveryPoint, RefusedWrite,
+    RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
+};
+use crate::restore::Restored;
+use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
+use crate::sandbox::{Exit, Sandbox, SandboxError};
+use crate::tree::{WalkOptions, walk};
+use crate::vault::gateway::{Gateway, GatewayFacts, GatewayKeys, GatewaySpec, Writes};
+use crate::vault::{Pinned, VaultError, VaultView};
+
+/// The name under which tools find the gateway; it resolves nowhere else (RFC 9476 keeps no name of this shape, `.internal` is
+/// ICANN's for private use).
+pub(super) const HOST: &str = "s3.drill.internal";
+/// The bucket's name where the storage has none.
+const LOCAL_BUCKET: &str = "backups";
+const REGION: &str = "us-east-1";
+/// Bytes that an overlay keeps.
+const OVERLAY: u64 = 16 << 20;
+/// Bytes of a listing that are read.
+const LISTING: usize = 64 << 20;
+/// What is left of the drill's time for telling what a tool that hangs had read.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
+/// Refused writes that the evidence lists.
+const REFUSALS: usize = 20;
+
+/// Names under which the sandbox must find the gateway; none where no tool reads through it.
+pub(super) fn served_hosts(scenario: &Scenario) -> Vec<String> {
+    if scenario.tool_steps().iter().all(|step| step.reads == ToolReads::Directory) {
+        return Vec::new();
+    }
+    // virtual-host addressing needs a bucket that is a name of a host
+    let bucket = bucket_of(scenario);
+    let is_host = bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
+    std::iter::once(HOST.to_owned()).chain(is_host.then(|| format!("{bucket}.{HOST}"))).collect()
+}
+
+fn bucket_of(scenario: &Scenario) -> &str {
+    match &scenario.source.location {
+        StorageLocation::S3 { bucket, .. } => bucket,
+        StorageLocation::File { .. } => LOCAL_BUCKET,
+    }
+}
+
+/// All that stands while tools work. Closed in any case: what was read and refused is evidence too.
+pub(super) struct Bench<'a> {
+    steps: Vec<(&'a ToolStep, Secrets)>,
+    /// The tools, each once.
+    pub(super) tools: Vec<ToolFacts>,
+    view: VaultView,
+    gateway: Option<Gateway>,
+    fillings: Fillings,
+    /// When the drill's time is over, on the monotonic clock.
+    ends: Elapsed,
+}
+
+/// Finds the tools, opens the storage, starts the gateway; nothing is read of the backup yet.
+pub(super) async fn open<'a>(
+    scenario: &'a Scenario,
+    selector: &Selector,
+    services: &Services<'_>,
+    sandbox: &Sandbox,
+) -> Result<Bench<'a>, Stop> {
+    let ends = Elapsed::from_duration(services.clock.monotonic().as_duration() + scenario.limits.time.as_duration());
+    furnish(sandbox)?;
+    let mut tools: Vec<ToolFacts> = Vec::new();
+    let mut steps = Vec::new();
+    for step in scenario.tool_steps() {
+        if tools.iter().all(|known| known.tool != step.tool) {
+            let found = tool::find(step, &scenario.limits.tools, sandbox).await;
+            tools.push(found.map_err(|e| Stop::tool("tools", &step.tool, &e, None))?);
+        }
+        let secrets = step.secrets.iter().map(|(name, reference)| Ok((name.clone(), services.keys.secret(reference)?)));
+        steps.push((step, secrets.collect::<Result<Secrets, super::KeyError>>()?));
+    }
+    let view = steps::open_view(scenario, selector, services).await?;
+    view.probe().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
+    if view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))? {
+        return Err(steps::nothing_there(&view));
+    }
+    let mut fillings =
+        Fillings { bucket: bucket_of(scenario).to_owned(), prefix: view.prefix().trim_matches('/').to_owned(), ..Fillings::default() };
+    let through: Vec<&ToolStep> = steps.iter().map(|(step, _)| *step).filter(|step| step.reads == ToolReads::Gateway).collect();
+    let mut gateway = None;
+    if !through.is_empty() {
+        let overlay = through.iter().any(|step| step.writes == ToolWrites::Overlay);
+        let writes = if overlay { Writes::Overlay { limit: OVERLAY } } else { Writes::Refuse };
+        let (started, places) = serve(scenario, &view, services, sandbox, writes).map_err(Stop::no_gateway)?;
+        fillings.gateway = Some(places);
+        gateway = Some(started);
+    }
+    Ok(Bench { steps, tools, view, gateway, fillings, ends })
+}
+
+/// Directories in the kit for the tools' own.
+fn furnish(sandbox: &Sandbox) -> Result<(), SandboxError> {
+    let (kit, owner) = (sandbox.kit()?, sandbox.owner());
+    let made = || -> rustix::io::Result<()> {
+        for name in [tool::HOME, tool::TEMPORARY, tool::REPOSITORY] {
+            rustix::fs::mkdirat(&kit, name, Mode::RWXU)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let room = rustix::fs::openat(&kit, name, flags, Mode::empty())?;
+            rustix::fs::fchown(&room, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+        }
+        Ok(())
+    };
+    made().map_err(|e| SandboxError::Io { step: "furnish the kit", source: e.into() })
+}
+
+fn serve(
+    scenario: &Scenario,
+    view: &VaultView,
+    services: &Services<'_>,
+    sandbox: &Sandbox,
+    writes: Writes,
+) -> std::io::Result<(Gateway, GatewayPlaces)> {
+    let listeners = sandbox.take_listeners();
+    let port = listeners.first().ok_or_else(|| std::io::Error::other("the sandbox has no listener"))?.local_addr()?.port();
+    let keys = GatewayKeys::generate()?;
+    let (access_key, secret_key) = (keys.access_key.clone(), zeroize::Zeroizing::new(keys.secret_key().to_owned()));
+    let spec = GatewaySpec {
+        bucket: bucket_of(scenario).to_owned(),
+        region: REGION.to_owned(),
+        keys,
+        writes,
+        hosts: vec![HOST.to_owned()],
+        reader: Reader::Tool,
+        now: Arc::clone(&services.now),
+    };
+    let progress = Arc::clone(&services.progress);
+    let on_bytes = Arc::new(move |bytes| {
+        progress.read.fetch_add(bytes, Ordering::Relaxed);
+    });
+    let gateway = tokio::task::block_in_place(|| Gateway::start(view, spec, listeners, on_bytes))?;
+    let ca = gateway.ca_pem().to_owned();
+    Ok((gateway, GatewayPlaces { host: HOST.to_owned(), port, region: REGION.to_owned(), access_key, secret_key, ca }))
+}
+
+impl Bench<'_> {
+    /// From the recovery point to the restored tree.
+    pub(super) async fn work(
+        &mut self,
+        scenario: &Scenario,
+        selector: &Selector,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+        leash: &Leash,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Restored, Ended> {
+        for tool in &self.tools {
+            recorder.record(DrillEventKind::ToolFound { tool: tool.clone() })?;
+        }
+        recorder.found(as_of::remarks(selector, self.view.as_of()))?;
+        let (seen, remarks) = self.points(scenario, services, sandbox).await?;
+        recorder.found(remarks)?;
+        let point = steps::selected(&self.view, &seen, &[], selector)?;
+        match point.form {
+            PointForm::Snapshot => self.fillings.snapshot = Some(point.id.clone()),
+            PointForm::BareObject => self.fillings.object_key = point.objects.first().map(|object| object.key.clone()),
+            PointForm::Repository | PointForm::SealedSet => {}
+        }
+        steps::announce(&point, &seen, "not asked: a foreign tool's repository", scenario, services, recorder)?;
+        let objects = self.preflight(scenario, services, sandbox, &point, recorder).await?;
+        self.restore(scenario, services, sandbox, &objects, leash, recorder).await
+    }
+
+    /// Recovery points as the objects' names, the tool's own list, or else the repository as a whole says; and what is odd.
+    pub(super) async fn points(
+        &self,
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+    ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
+        let unreachable = |e: VaultError| Stop::vault("locate", &e, nobody());
+        match self.steps.iter().find(|(step, _)| step.snapshots.is_some()) {
+            _ if scenario.source.points.is_some() => Ok((self.view.points().await.map_err(unreachable)?.points, Vec::new())),
+            Some((step, secrets)) => self.listed(step, secrets, scenario, services, sandbox).await,
+            None => Ok((vec![self.repository(scenario).await.map_err(unreachable)?], Vec::new())),
+        }
+    }
+
+    async fn listed(
+        &self,
+        step: &ToolStep,
+        secrets: &Secrets,
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+    ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
+        let Some(snapshots) = &step.snapshots else { return Ok((Vec::new(), Vec::new())) };
+        let exit = self.run("locate", (step, secrets), &snapshots.command, scenario, services, sandbox).await?;
+        let told = |error: &ToolError| Stop::tool("locate", &step.tool, error, Some(keep_output(services, &exit)));
+        let list = tool::list(snapshots, &exit.stdout).map_err(|e| told(&e))?;
+        // some tools list nothing, and say only in passing that they could not look
+        if list.points.is_empty() && tool::says_it_could_not(step, &exit) {
+            return Err(told(&ToolError::SaysSo { how: "it lists no recovery point".to_owned() }));
+        }
+        let detail = format!("{} lists {} recovery points without an id or a time that can be read", step.tool, list.unreadable);
+        let odd = (list.unreadable > 0).then(|| Finding::warning("locate", Cause::Backup, FindingKind::Remark { detail }));
+        Ok((list.points, odd.into_iter().collect()))
+    }
+
+    /// The repository as a whole, where nothing says what it holds. Objects are kept where they will be mirrored.
+    async fn repository(&self, scenario: &Scenario) -> Result<RecoveryPoint, VaultError> {
+        let mirrored = self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory);
+        let keep = if mirrored { usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX) } else { 0 };
+        let survey = self.view.survey(keep).await?;
+        Ok(RecoveryPoint {
+            id: "repository".to_owned(),
+            captured_at: survey.newest.unwrap_or(crate::domain::Timestamp::from_unix(0)),
+            captured_from: CaptureSource::UploadTime,
+            form: PointForm::Repository,
+            size: survey.bytes,
+            objects: survey.kept,
+        })
+    }
+
+    /// Pins what will be mirrored, and refuses what scratch cannot take.
+    async fn preflight(
+        &self,
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+        point: &RecoveryPoint,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Vec<Pinned>, Ended> {
+        recorder.phase(Phase::Preflight)?;
+        let mirrored = self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory);
+        let found = match point.form {
+            // what a snapshot needs only its tool knows: the whole repository
+            PointForm::Snapshot if mirrored => {
+                let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
+                let survey = self.view.survey(keep).await.map_err(|e| Stop::vault("preflight", &e, nobody()))?;
+                if survey.objects > survey.kept.len() as u64 {
+                    let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
+                    return Err(Stop::one(Finding::runner("preflight", kind)).into());
+                }
+                survey.kept
+            }
+            _ => point.objects.clone(),
+        };
+        let roles: Vec<_> = found.iter().map(|object| (object, "object")).collect();
+        let view = self.view.as_reader(if mirrored { Reader::Mirror } else { Reader::Tool });
+        let pinned = view
+            .pin_all(&roles)
+            .await
+            .map_err(|(number, error)| Stop::vault("preflight", &error, object_name(services, &found[number].key)))?;
+        if let [only] = &pinned[..]
+            && only.object.size == 0
+        {
+            let kind = FindingKind::EmptyRestore { detail: "the object has no bytes at all".to_owned() };
+            return Err(Stop::one(Finding::backup("preflight", kind)).into());
+        }
+        let bytes: u64 = pinned.iter().map(|p| p.object.size).sum();
+        if mirrored && sandbox.free_bytes()? < bytes.saturating_add(pinned.len() as u64 * 4096) {
+            return Err(Stop::one(Finding::runner("preflight", FindingKind::ScratchFull { limit: scenario.limits.scratch_size })).into());
+        }
+        Ok(pinned)
+    }
+
+    async fn restore(
+        &self,
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+        objects: &[Pinned],
+        leash: &Leash,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Restored, Ended> {
+        recorder.phase(Phase::Restore)?;
+        if self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory) {
+            self.mirror(scenario, services, sandbox, objects, leash).await?;
+        }
+        let mut last = None;
+        for (step, secrets) in &self.steps {
+            let exit = self.run("restore", (step, secrets), &step.command, scenario, services, sandbox).await?;
+            last = Some((step, exit));
+        }
+        let root = sandbox.root()?;
+        let counted = tokio::task::spawn_blocking(move || count(&root)).await.map_err(|_| Stop::crashed("restore"))?;
+        let facts = counted.map_err(|_| Stop::crashed("restore"))?;
+        if facts.files + facts.others == 0 {
+            return Err(self.restored_nothing(last, services).into());
+        }
+        recorder.record(DrillEventKind::Restored { facts: facts.clone() })?;
+        recorder.record(DrillEventKind::BecameUsable)?;
+        Ok(Restored { facts, ..Restored::default() })
+    }
+
+    /// A tool may call it done when it has restored nothing: a wrong key is no empty backup.
+    fn restored_nothing(&self, last: Option<(&&ToolStep, Exit)>, services: &Services<'_>) -> Stop {
+        match last {
+            Some((step, exit)) if tool::says_it_could_not(step, &exit) => {
+                let error = ToolError::SaysSo { how: "it restored nothing".to_owned() };
+                Stop::tool("restore", &step.tool, &error, Some(keep_output(services, &exit)))
+            }
+            _ => {
+                let detail = "the tool ended well, and left no file".to_owned();
+                Stop::one(Finding::backup("restore", FindingKind::EmptyRestore { detail }))
+            }
+        }
+    }
+
+    async fn mirror(
+        &self,
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+        objects: &[Pinned],
+        leash: &Leash,
+    ) -> Result<(), Ended> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&sandbox.kit()?, tool::REPOSITORY, flags, Mode::empty())
+            .map_err(|e| SandboxError::Io { step: "open the mirror", source: e.into() })?;
+        let into = MirrorInto {
+            directory,
+            owner: sandbox.owner(),
+            progress: Arc::clone(&services.progress),
+            cancel: leash.flag.clone(),
+            ended: leash.ended.clone(),
+            working: leash.working.clone(),
+        };
+        let prefix = self.view.prefix();
+        let single = self.fillings.object_key.is_some();
+        let name = |key: &str| {
+            let name = if single { tool::base_name(key) } else { key.strip_prefix(prefix).unwrap_or(key) };
+            name.to_owned()
+        };
+        let view = self.view.as_reader(Reader::Mirror);
+        let mirrored = tool::mirror(&view, objects, &name, into).await;
+        mirrored.map(drop).map_err(|error| {
+            let of = |number: usize| object_name(services, &objects[number].object.key);
+            match &error {
+                MirrorError::Read { number, source } => Stop::vault("restore", source, of(*number)),
+                MirrorError::ScratchFull => {
+                    Stop::one(Finding::runner("restore", FindingKind::ScratchFull { limit: scenario.limits.scratch_size }))
+                }
+                MirrorError::Cancelled => Stop::interrupted(),
+                MirrorError::Name { .. } | MirrorError::Scratch { .. } => {
+                    Stop::one(Finding::runner("restore", FindingKind::CouldNotRun { reason: error.to_string() }))
+                }
+            }
+            .into()
+        })
+    }
+
+    /// Runs one command of a tool to its end, and judges it.
+    async fn run(
+        &self,
+        phase: &str,
+        (step, secrets): (&ToolStep, &Secrets),
+        command: &[Template],
+        scenario: &Scenario,
+        services: &Services<'_>,
+        sandbox: &Sandbox,
+    ) -> Result<Exit, Stop> {
+        let left = self.ends.since(services.clock.monotonic()).as_duration().saturating_sub(LAST_MOMENTS);
+        let told = |error: &ToolError, output| Stop::tool(phase, &step.tool, error, output);
+        let mut spec = tool::prepare(step, command, &self.fillings, secrets, &scenario.limits.tools, left.max(Duration::from_secs(1)))
+            .map_err(|e| told(&e, None))?;
+        spec.output_cap = LISTING;
+        let before = self.around(sandbox);
+        let exit = match sandbox.run(&spec).await {
+            Ok(exit) => exit,
+            Err(error) => return Err(self.storage_failed(phase, services).unwrap_or_else(|| told(&error.into(), None))),
+        };
+        let after = self.around(sandbox);
+        let around = Around { attempts: after.attempts - before.attempts, writes: after.writes - before.writes, ..after };
+        match tool::judge(step, &exit, &around) {
+            Ok(()) => Ok(exit),
+            // a tool that the storage let down says nothing about the backup, whatever it says
+            Err(error) => {
+                let stop = self.storage_failed(phase, services);
+                Err(stop.unwrap_or_else(|| told(&error, Some(keep_output(services, &exit)))))
+            }
+        }
+    }
+
+    fn around(&self, sandbox: &Sandbox) -> Around {
+        let facts = self.gateway.as_ref().map(Gateway::troubles).unwrap_or_default();
+        let writes: Vec<_> = facts.refused.iter().filter(|r| is_write(&r.operation)).collect();
+        Around {
+            attempts: sandbox.attempts_so_far(),
+            writes: writes.iter().map(|r| r.times).sum(),
+            first_write: writes.first().map(|r| r.operation.clone()),
+            asked: self.gateway.as_ref().map(|_| facts.requests.values().sum::<u64>() + facts.refused_total + facts.bad_signatures),
+        }
+    }
+
+    fn storage_failed(&self, phase: &str, services: &Services<'_>) -> Option<Stop> {
+        let facts = self.gateway.as_ref()?.troubles();
+        let failure = facts.failures.first()?;
+        Some(Stop::vault(phase, &failure.error, object_name(services, &failure.key)))
+    }
+
+    /// Ends the gateway without telling anybody: where nothing is recorded.
+    pub(super) async fn stop(mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            gateway.stop().await;
+        }
+    }
+
+    /// Closes the gateway, and records what was served, refused and read, and under which locks.
+    pub(super) async fn close(
+        mut self,
+        scenario: &Scenario,
+        services: &Services<'_>,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Option<Stop>, RecordError> {
+        if let Some(gateway) = self.gateway.take() {
+            let facts = gateway.stop().await;
+            let served = served(&facts, services);
+            let (writes, first) = (served.refused, served.refusals.first().map(|r| r.operation.clone()).unwrap_or_default());
+            recorder.record(DrillEventKind::GatewayClosed { served })?;
+            if writes > 0 {
+                recorder.found([Finding::warning("gateway", Cause::Runner, FindingKind::WritesRefused { writes, first })])?;
+            }
+        }
+        let stop = chain::settle(&self.view, scenario).await;
+        recorder.found(chain::lock_findings(&self.view, scenario, services, start_of(recorder)))?;
+        chain::record(&self.view, scenario, services, recorder)?;
+        Ok(stop)
+    }
+}
+
+fn served(facts: &GatewayFacts, services: &Services<'_>) -> ServedFacts {
+    let writes: Vec<_> = facts.refused.iter().filter(|r| is_write(&r.operation)).collect();
+    ServedFacts {
+        requests: facts
+            .requests
+            .iter()
+            .filter(|(operation, _)| !is_write(operation))
+            .map(|(o, n)| (o.clone(), *n))
+            .collect::<BTreeMap<_, _>>(),
+        bytes: facts.bytes_served,
+        refused: writes.iter().map(|r| r.times).sum(),
+        refusals: writes
+            .iter()
+            .take(REFUSALS)
+            .map(|r| RefusedWrite {
+                operation: r.operation.clone(),
+                object: r.key.as_deref().map(|key| object_name(services, key)),
+                times: r.times,
+            })
+            .collect(),
+        failures: facts.failures.iter().map(|f| f.times).sum(),
+        overlay_objects: facts.overlay_objects,
+        overlay_bytes: facts.overlay_bytes,
+    }
+}
+
+/// By S3's names of operations: what does not look, writes.
+fn is_write(operation: &str) -> bool {
+    !["Get", "Head", "List"].iter().any(|word| operation.starts_with(word))
+}
+
+/// What a tool printed, under a pseudonym: for the annex alone.
+fn keep_output(services: &Services<'_>, exit: &Exit) -> crate::domain::Pseudonym {
+    let words = tool::last_words(exit);
+    let name = services.pseudonyms.output(&words);
+    (services.names)(&name, &words);
+    name
+}
+
+fn count(root: &std::os::fd::OwnedFd) -> Result<RestoredFacts, crate::tree::WalkError> {
+    use std::os::fd::AsFd;
+    let mut facts = RestoredFacts::default();
+    for entry in walk(root.as_fd(), WalkOptions::default())? {
+        match entry?.kind {
+            EntryKind::File { size, .. } => {
+                facts.files += 1;
+                facts.bytes += size;
+            }
+            EntryKind::Dir => facts.directories += 1,
+            EntryKind::Symlink { .. } | EntryKind::Hardlink { .. } | EntryKind::Fifo | EntryKind::Device { .. } => facts.others += 1,
+        }
+    }
+    Ok(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_that_only_look_are_told_from_those_that_write() {
+        for looks in ["GetObject", "HeadBucket", "ListObjectsV2", "ListBuckets"] {
+            assert!(!is_write(looks), "{looks}");
+        }
+        for writes in ["PutObject", "DeleteObjects", "CreateMultipartUpload", "UploadPart", "CopyObject", "PostObject"] {
+            assert!(is_write(writes), "{writes}");
+        }
+    }
+}
