@@ -13,6 +13,7 @@ use object_store::ClientOptions;
 use object_store::client::{ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService};
 
 use super::Now;
+use super::direct::{Direct, Plain};
 use super::error::StorageError;
 use super::refusal::{Refusal, http_date};
 use super::tls::{self, TlsFacts};
@@ -138,8 +139,26 @@ impl Connector {
     }
 
     pub(super) fn client(&self, connect_timeout: Duration, reach: Reach) -> Result<HttpClient, StorageError> {
+        let plain = matches!(reach, Reach::Storage { plain: true } | Reach::Host);
+        // instance metadata lies on this host's own link, never behind a proxy
+        let inner = match self.proxy.as_ref().filter(|_| reach != Reach::Host) {
+            Some(proxy) => self.proxied(proxy, plain, connect_timeout)?,
+            None => {
+                let plain = if plain { Plain::Allowed } else { Plain::Refused };
+                HttpClient::new(Direct::new(self.tls.clone(), plain, connect_timeout, self.tuning.read_timeout))
+            }
+        };
+        Ok(HttpClient::new(Wire {
+            inner,
+            seen: (reach != Reach::Host).then(|| Arc::clone(&self.seen)),
+            bucket: self.bucket.clone(),
+            now: Arc::clone(&self.now),
+        }))
+    }
+
+    fn proxied(&self, proxy: &str, plain: bool, connect_timeout: Duration) -> Result<HttpClient, StorageError> {
         let unusable = |e: reqwest::Error| StorageError::Settings { what: "no HTTP client".into(), source: Some(e.without_url().into()) };
-        let mut builder = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("firedrill/", env!("CARGO_PKG_VERSION")))
             .tls_backend_preconfigured(self.tls.clone())
             // several connections at once are several times faster than several streams in one
@@ -153,18 +172,9 @@ impl Connector {
             .tcp_keepalive(Duration::from_secs(30))
             // no timeout for the whole body: a large object takes hours
             .pool_idle_timeout(Duration::from_secs(60))
-            .https_only(matches!(reach, Reach::Storage { plain: false }));
-        // instance metadata lies on this host's own link, never behind a proxy
-        if let Some(proxy) = self.proxy.as_ref().filter(|_| reach != Reach::Host) {
-            builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(unusable)?);
-        }
-        let inner = HttpClient::new(builder.build().map_err(unusable)?);
-        Ok(HttpClient::new(Wire {
-            inner,
-            seen: (reach != Reach::Host).then(|| Arc::clone(&self.seen)),
-            bucket: self.bucket.clone(),
-            now: Arc::clone(&self.now),
-        }))
+            .https_only(!plain)
+            .proxy(reqwest::Proxy::all(proxy).map_err(unusable)?);
+        Ok(HttpClient::new(builder.build().map_err(unusable)?))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod bucket;
 mod credentials;
+mod direct;
 mod directory;
 mod error;
 mod http;
