@@ -7,7 +7,7 @@ use super::output;
 use super::run::isolation_for;
 use super::{Exit, Failure};
 use crate::app::{App, FileKeyring};
-use crate::domain::{DrillId, May, ResourceLimits, Scenario, Selector};
+use crate::domain::{DrillId, May, ResourceLimits, Scenario, Selector, ToolFacts};
 use crate::drill::{Keyring, Vaults};
 use crate::evidence::{SignerKey, check_writable};
 use crate::sandbox::{Kept, Promise, SandboxSpec, host_risks, promises, stands};
@@ -88,9 +88,13 @@ fn signing_key(app: &App) -> Row {
     }
 }
 
+fn about(scenario: &Scenario, name: &str, kept: Kept, how: String, advice: Option<String>) -> Row {
+    Row { group: format!("scenario {}", scenario.name), name: name.to_owned(), kept, how, advice }
+}
+
 async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
     let group = format!("scenario {}", scenario.name);
-    let row = |name: &str, kept, how: String, advice: Option<String>| Row { group: group.clone(), name: name.into(), kept, how, advice };
+    let row = |name: &str, kept, how: String, advice: Option<String>| about(scenario, name, kept, how, advice);
     let spec = SandboxSpec {
         isolation: isolation_for(scenario),
         ..SandboxSpec::new(DrillId(uuid::Uuid::now_v7().to_string()), scenario.limits.clone(), app.sandboxes())
@@ -106,7 +110,11 @@ async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
         Err(error) => row("keys", Kept::No, error.to_string(), Some("check [unlock]".into())),
     });
     if !scenario.tool_steps().is_empty() && scenario.source.points.is_none() {
-        rows.extend(tool_rows(app, scenario, &row).await);
+        let (asked, reached) = tool_rows(app, scenario).await;
+        rows.extend(asked);
+        if reached {
+            rows.extend(rights_rows(app, scenario).await);
+        }
         return rows;
     }
     let listed = match app.vaults().open(&scenario.source, None).await {
@@ -144,8 +152,7 @@ async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
 
 /// What the credentials may do beyond reading, asked without harming anything, and what to take away.
 async fn rights_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
-    let group = format!("scenario {}", scenario.name);
-    let row = |name: &str, kept, how: String, advice: Option<String>| Row { group: group.clone(), name: name.into(), kept, how, advice };
+    let row = |name: &str, kept, how: String, advice: Option<String>| about(scenario, name, kept, how, advice);
     let facts = match app.ask_rights(&scenario.source).await {
         Ok(Some(facts)) => facts,
         Ok(None) => return Vec::new(),
@@ -176,26 +183,23 @@ async fn rights_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
     rows
 }
 
-/// A scenario that foreign tools restore: asked as a drill would, up to the restore.
-async fn tool_rows(app: &App, scenario: &Scenario, row: &dyn Fn(&str, Kept, String, Option<String>) -> Row) -> Vec<Row> {
+/// A scenario that foreign tools restore: asked as a drill would, up to the restore; and whether the storage was reached.
+async fn tool_rows(app: &App, scenario: &Scenario) -> (Vec<Row>, bool) {
+    let row = |name: &str, kept, how: String, advice: Option<String>| about(scenario, name, kept, how, advice);
     match app.look(scenario, &Selector::Latest).await {
         Ok(looked) => {
-            let mut rows: Vec<Row> = looked
-                .tools
-                .iter()
-                .map(|tool| row("tool", Kept::Yes, format!("{}: {} ({})", tool.tool, tool.version, tool.path), None))
-                .collect();
-            let kept = if looked.points.is_empty() { Kept::No } else { Kept::Yes };
-            let how = format!("{} recovery points", looked.points.len());
-            rows.push(row(
-                "recovery points",
-                kept,
-                how,
-                looked.points.is_empty().then(|| "check [source] url and [restore.snapshots]".into()),
-            ));
-            rows
+            let found = |tool: &ToolFacts| row("tool", Kept::Yes, format!("{}: {} ({})", tool.tool, tool.version, tool.path), None);
+            let mut rows: Vec<Row> = looked.tools.iter().map(found).collect();
+            let none = looked.points.is_empty();
+            let advice = none.then(|| "check [source] url and [restore.snapshots]".to_owned());
+            let kept = if none { Kept::No } else { Kept::Yes };
+            rows.push(row("recovery points", kept, format!("{} recovery points", looked.points.len()), advice));
+            (rows, true)
         }
-        Err(stop) => stop.into_findings().into_iter().map(|f| row(&f.check, Kept::No, f.kind.to_string(), None)).collect(),
+        Err(stop) => {
+            let rows = stop.into_findings().into_iter().map(|f| row(&f.check, Kept::No, f.kind.to_string(), None));
+            (rows.collect(), false)
+        }
     }
 }
 

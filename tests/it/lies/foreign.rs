@@ -152,3 +152,21 @@ fn a_version_whose_lock_ends_tomorrow_fails_whatever_the_bucket_says() {
     assert!((80_000..=86_400).contains(&left), "{left}");
     assert_eq!(drilled.report["backup"]["chain"]["summary"]["lock_policy"], "broken");
 }
+
+/// LIES 54: the drill's credentials could delete backups.
+#[test]
+fn credentials_that_could_delete_backups_are_told_and_fail_where_policy_says_so() {
+    let home = Home::new();
+    let (_, source) = in_bucket(&home, Locking::On, "ehr");
+    let path = scenario(&home, &source);
+    // a drill only reads, so it cannot find out by itself, and never takes not knowing for a pass
+    let strict = source.replace("allow_http = true", "allow_http = true, policy = { rights = \"read_only\" }");
+    assert_eq!(drill_s3(&home, &path, &[]).ends("PASSED").report["backup"]["rights"], json!(null));
+    drill_s3(&home, &scenario(&home, &strict), &[]).ends("INCONCLUSIVE");
+    let mut doctor = home.command(&["doctor", scenario(&home, &source).to_str().unwrap()]);
+    doctor.env("AWS_ACCESS_KEY_ID", crate::servers::ACCESS).env("AWS_SECRET_ACCESS_KEY", crate::servers::SECRET);
+    doctor.output().unwrap();
+    let told = drill_s3(&home, &path, &[]).ends("PASSED");
+    assert!(told.warns("excess_rights")["rights"].to_string().contains("delete"), "{:#?}", told.findings());
+    drill_s3(&home, &scenario(&home, &strict), &[]).ends("FAILED").because("excess_rights");
+}

@@ -88,6 +88,7 @@ const LIES: &[(u32, &str, &[&str])] = &[
         "an archive that writes outside its root",
         &["hostile_archives_fail_and_touch_nothing_outside", "four_gibibytes_of_zeros_in_a_small_object_fail_within_the_budget"],
     ),
+    (54, "the drill's credentials could delete backups", &["credentials_that_could_delete_backups_are_told_and_fail_where_policy_says_so"]),
 ];
 
 #[test]
