@@ -4,7 +4,8 @@
 //! a process of its own: this benchmark again, which then says how much memory it came to need. Prints medians and ratios.
 //! Needs what the tests need, and restic.
 //!
-//! Environment: `BENCH_ROUNDS` (7), `BENCH_MIB` (192: size of the object), `BENCH_ONLY` (`readers` or `restic`).
+//! Environment: `BENCH_ROUNDS` (7), `BENCH_MIB` (192: size of the object), `BENCH_RANGE_KIB` (1024), `BENCH_ONLY` (`readers` or
+//! `restic`), `BENCH_WORKERS` (2: threads of the gateway), `BENCH_TALK` (what the gateway says at its end).
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "a benchmark")]
 
 use std::io::{BufRead, BufReader, Read};
@@ -25,7 +26,6 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 const ACCESS: &str = "testaccess";
 const SECRET: &str = "testsecret1234";
 const READERS: usize = 64;
-const RANGE: u64 = 1 << 20;
 
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
@@ -37,7 +37,10 @@ fn main() {
 
 /// The child: a gateway until its input ends.
 fn serve(endpoint: &str, bucket: &str, prefix: &str) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = match setting("BENCH_WORKERS", 2) {
+        0 => tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+        n => tokio::runtime::Builder::new_multi_thread().worker_threads(n).enable_all().build().unwrap(),
+    };
     runtime.block_on(async {
         let now: firedrill::storage::Now = Arc::new(|| Timestamp(jiff::Timestamp::now()));
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -190,14 +193,15 @@ fn noise(length: usize) -> Vec<u8> {
 
 /// Reads the whole object in ranges, 64 at a time, in an order that is not the object's. Bytes are counted and dropped.
 async fn read(store: &Arc<AmazonS3>, size: u64) -> f64 {
-    let ranges = size / RANGE;
+    let range = (setting("BENCH_RANGE_KIB", 1024) << 10) as u64;
+    let ranges = size / range;
     let started = Instant::now();
     let total: u64 = futures_util::stream::iter(0..ranges)
         .map(|i| {
             let store = Arc::clone(store);
             tokio::spawn(async move {
-                let start = (i * 37 % ranges) * RANGE;
-                let options = GetOptions { range: Some(GetRange::Bounded(start..start + RANGE)), ..GetOptions::default() };
+                let start = (i * 37 % ranges) * range;
+                let options = GetOptions { range: Some(GetRange::Bounded(start..start + range)), ..GetOptions::default() };
                 let mut stream = store.get_opts(&"big".into(), options).await.unwrap().into_stream();
                 let mut length = 0;
                 while let Some(bytes) = stream.next().await {
@@ -210,7 +214,7 @@ async fn read(store: &Arc<AmazonS3>, size: u64) -> f64 {
         .try_fold(0, |sum, length| async move { Ok(sum + length) })
         .await
         .unwrap();
-    assert_eq!(total, ranges * RANGE);
+    assert_eq!(total, ranges * range);
     started.elapsed().as_secs_f64()
 }
 

@@ -1,6 +1,6 @@
 //! The HTTP client for storage that is reached without a proxy: hyper's own, because only there can be said how much a
 //! connection may hold in memory. Everywhere else a fast server fills 400 KiB and more of each, twice: with 64 connections
-//! that is most of what a drill may need, and more than the processor's caches can hold until the bytes are hashed.
+//! that is most of what a drill may need.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,8 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService};
 use tokio::time::{Instant, Sleep};
 
-/// Bytes that are read at one go.
-const BUFFER: usize = 128 << 10;
+/// Bytes that are read at one go: the most with which 64 connections stay well below 64 MiB.
+const BUFFER: usize = 256 << 10;
 
 /// Bytes a second that a line must carry.
 const SLOWEST: u64 = 32 << 10;
@@ -82,7 +82,7 @@ impl HttpService for Direct {
             HttpError::new(kind, error)
         })?;
         let limit = self.read_timeout;
-        Ok(answer.map(|body| HttpResponseBody::new(Impatient { body, limit, silence: None })))
+        Ok(answer.map(|body| HttpResponseBody::new(Impatient { body, limit, waiting: None, alarm: None })))
     }
 }
 
@@ -90,7 +90,10 @@ impl HttpService for Direct {
 struct Impatient {
     body: Incoming,
     limit: Duration,
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Since when somebody waits for the next bytes.
+    waiting: Option<Instant>,
+    /// Set once and put off when it rings too early: setting one for each piece of a body costs more than looking at a clock.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Body for Impatient {
@@ -101,13 +104,17 @@ impl Body for Impatient {
         let this = self.get_mut();
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => {
-                this.silence = None;
+                this.waiting = None;
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))))
             }
             Poll::Pending => {
-                let limit = this.limit;
-                let silence = this.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
-                ready!(silence.as_mut().poll(cx));
+                let patience_ends = *this.waiting.get_or_insert_with(Instant::now) + this.limit;
+                let alarm = this.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(patience_ends)));
+                ready!(alarm.as_mut().poll(cx));
+                if alarm.deadline() < patience_ends {
+                    alarm.as_mut().reset(patience_ends);
+                    ready!(alarm.as_mut().poll(cx));
+                }
                 let elapsed = std::io::Error::from(std::io::ErrorKind::TimedOut);
                 Poll::Ready(Some(Err(HttpError::new(HttpErrorKind::Timeout, elapsed))))
             }
