@@ -132,6 +132,16 @@ pub struct ChainFile {
     pub blake3: Blake3,
 }
 
+/// Whether anything may have come from an earlier drill instead of the storage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Caches {
+    /// Nothing: scratch, a tool's home and its cache are made anew for every drill, and the gateway keeps nothing.
+    #[default]
+    Cold,
+}
+
 /// A chain in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
@@ -150,6 +160,9 @@ pub struct ChainSummary {
     pub locks: LockTotals,
     /// The policy's verdict on the locks; `None` where the scenario has no such policy.
     pub lock_policy: Option<LockPolicyVerdict>,
+    /// What was served from something that an earlier drill had kept.
+    #[serde(default)]
+    pub caches: Caches,
     /// The instant as of which the bucket was shown.
     pub as_of: Option<Timestamp>,
     /// The whole chain; `None` where it could not be kept.
@@ -245,6 +258,7 @@ impl ChainSummary {
             by,
             locks: LockTotals::of(objects, started),
             lock_policy: None,
+            caches: Caches::Cold,
             as_of: None,
             file: None,
         }

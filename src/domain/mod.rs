@@ -26,7 +26,9 @@ mod tree;
 mod verdict;
 
 pub use bounds::{BoundFacts, Cpus, Held, Requirement};
-pub use chain::{ChainFile, ChainSummary, LockPolicyVerdict, LockTotals, ObjectRead, RangeRead, Reader, ReaderTotals, RestoreChain};
+pub use chain::{
+    Caches, ChainFile, ChainSummary, LockPolicyVerdict, LockTotals, ObjectRead, RangeRead, Reader, ReaderTotals, RestoreChain,
+};
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
 pub use egress::{Egress, EgressAttempt, EgressPolicy, EgressProtocol};

@@ -5,8 +5,8 @@ use askama::Template;
 use super::phrases::{answer, counted, days_left, grouped, locks, objective_name, outcome, restored, worst_gap};
 use super::picture::{Gauge, Segment, class, gauge, recovery_ends, segments};
 use crate::domain::{
-    Assessment, ByteSize, ChainSummary, CheckOutcome, CheckReport, Egress, EgressPolicy, Finding, Held, LockPolicyVerdict, LockState, Met,
-    ObjectRead, PointForm, Reader, Severity, Trigger, Verdict,
+    Assessment, ByteSize, Caches, ChainSummary, CheckOutcome, CheckReport, Egress, EgressPolicy, Finding, Held, LockPolicyVerdict,
+    LockState, Met, ObjectRead, PointForm, Reader, Severity, Trigger, Verdict,
 };
 use crate::evidence::{ControlOutcome, KeyCustody, ProfileRows, Report, names};
 
@@ -361,7 +361,13 @@ fn chain_rows(summary: &ChainSummary) -> Vec<Row> {
         };
         rows.push(Row::new(name, format!("{} of {}", ByteSize(totals.bytes), counted(totals.objects, "object version"))));
     }
-    rows.push(Row::new("Caches", "none: every byte came from the storage in this drill"));
+    match summary.caches {
+        Caches::Cold => rows.push(Row::new("Caches", "cold: every byte came from the storage in this drill")),
+    }
+    if !summary.locks.examples.is_empty() {
+        let names: Vec<String> = summary.locks.examples.iter().map(ToString::to_string).collect();
+        rows.push(Row::toned("Not locked", names.join(", "), "bad"));
+    }
     if let Some(at) = summary.as_of {
         rows.push(Row::new("As of", format!("{}: the bucket as it stood then", at.to_human())));
     }

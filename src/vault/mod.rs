@@ -14,6 +14,7 @@ mod points;
 mod read_only;
 mod reader;
 mod reads;
+mod sabotaged;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use error::VaultError;
 pub use points::{BrokenPoint, PointList};
 pub use read_only::ReadStore;
 pub use reader::SealedObject;
+pub use sabotaged::{Damage, Sabotage};
 
 use as_of::AsOf;
 use bounded::Bounded;
@@ -162,6 +164,13 @@ impl VaultView {
     /// The same view, whose reads the chain has under another reader.
     pub fn as_reader(&self, by: Reader) -> Self {
         Self { by, ..self.clone() }
+    }
+
+    /// The same view, damaged: for showing that checks would notice.
+    #[must_use]
+    pub fn sabotaged(&self, sabotage: Vec<Sabotage>) -> Self {
+        let below = Arc::clone(&self.store);
+        Self { store: Arc::new(sabotaged::Sabotaged { below, sabotage }), ..self.clone() }
     }
 
     /// As of which instant the storage is shown, with what is known of its versions by now; `None` where it is shown as it is.
