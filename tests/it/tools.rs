@@ -488,3 +488,25 @@ fn nothing_but_reads_ever_reaches_the_server_in_any_drill() {
         assert!(line.contains(" \"GET /") || line.contains(" \"HEAD /"), "{line}");
     }
 }
+
+#[test]
+fn an_ordinary_user_has_tools_restore_as_well() {
+    if !crate::sandbox::is_root() {
+        println!("needs root to become an ordinary user");
+        return;
+    }
+    let repository = Repository::new();
+    let home = &repository.home;
+    // files of somebody else's are in it: giving them back to him must not be taken for damage
+    let scenario = repository.scenario("");
+    let run = |scenario: &std::path::Path| said(crate::limits::ordinary_user(home, &["run", scenario.to_str().unwrap()]).output().unwrap());
+    let drilled = home.drilled(run(&scenario)).ends("PASSED");
+    assert_eq!(drilled.report["served"]["refused"], 0);
+    let pack = repository.pack();
+    let mut bytes = fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    home.shell("chmod -R u+w backups/repo");
+    fs::write(&pack, bytes).unwrap();
+    home.drilled(run(&scenario)).ends("FAILED").blames_backup("tool_failed", &[("tool", "restic")]);
+}
