@@ -1,6 +1,7 @@
 //! The restore chain into the evidence: summed up for people, whole in a file for machines, its locks held against policy.
 
 use super::blame::Stop;
+use super::names::{nobody, object_name};
 use super::{RecordError, Recorder, Services, as_of};
 use crate::domain::{
     ChainFile, ChainSummary, DrillEventKind, Finding, FindingKind, LockFacts, LockPolicyVerdict, LockRequirement, LockState, LockVerdict,
@@ -21,8 +22,8 @@ pub(super) fn record(
     services: &Services<'_>,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), RecordError> {
-    let started = super::steps::start_of(recorder);
-    let mut objects = view.chain(&|key| super::steps::object_name(services, key)).objects;
+    let started = recorder.started_at();
+    let mut objects = view.chain(&|key| object_name(services, key)).objects;
     let mut summary = ChainSummary::of(&objects, started);
     summary.lock_policy = scenario.source.policy.lock.as_ref().map(|policy| policy_verdict(&objects, policy, started));
     summary.as_of = view.as_of().map(|facts| facts.at);
@@ -64,7 +65,7 @@ fn policy_verdict(objects: &[ObjectRead], policy: &LockRequirement, now: Timesta
 /// Every lock in the chain that policy does not accept; the first of them by name.
 pub(super) fn lock_findings(view: &VaultView, scenario: &Scenario, services: &Services<'_>, started: Timestamp) -> Vec<Finding> {
     let Some(policy) = &scenario.source.policy.lock else { return Vec::new() };
-    let chain = view.chain(&|key| super::steps::object_name(services, key));
+    let chain = view.chain(&|key| object_name(services, key));
     let mut findings: Vec<Finding> =
         chain.objects.into_iter().filter_map(|read| lock_finding(&read.lock, read.object, policy, started)).collect();
     if findings.len() > LOCKS_TOLD {
@@ -101,7 +102,7 @@ pub(super) async fn settle(view: &VaultView, scenario: &Scenario) -> Option<Stop
     match view.settle_locks().await {
         Ok(()) => None,
         Err(_) if scenario.source.policy.lock.is_none() => None,
-        Err((_, error)) => Some(Stop::vault("locks", &error, super::steps::nobody())),
+        Err((_, error)) => Some(Stop::vault("locks", &error, nobody())),
     }
 }
 

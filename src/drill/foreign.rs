@@ -9,8 +9,9 @@ use std::time::Duration;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use super::blame::Stop;
-use super::steps::{self, Ended, Leash, nobody, object_name, start_of};
-use super::{RecordError, Recorder, Services, as_of, chain};
+use super::leash::{Ended, Leash};
+use super::names::{nobody, object_name};
+use super::{RecordError, Recorder, Services, as_of, chain, steps};
 use crate::domain::{
     CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
     RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
@@ -460,7 +461,7 @@ impl Bench<'_> {
             }
         }
         let stop = chain::settle(&self.view, scenario).await;
-        recorder.found(chain::lock_findings(&self.view, scenario, services, start_of(recorder)))?;
+        recorder.found(chain::lock_findings(&self.view, scenario, services, recorder.started_at()))?;
         chain::record(&self.view, scenario, services, recorder)?;
         Ok(stop)
     }

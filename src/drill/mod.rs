@@ -9,6 +9,9 @@ mod chain;
 mod checks;
 mod egress;
 mod foreign;
+mod inside;
+mod leash;
+mod names;
 mod recorder;
 mod steps;
 
@@ -152,7 +155,7 @@ pub async fn look(scenario: &Scenario, selector: &Selector, services: &Services<
     let sandbox = crate::sandbox::provision(&sandbox_spec(scenario, services, id)).await?;
     let asked = async {
         let mut bench = foreign::open(scenario, selector, services, &sandbox).await?;
-        let (leash, _idle) = steps::Leash::new();
+        let (leash, _idle) = leash::Leash::new();
         let points = bench.points(scenario, services, &sandbox, &leash).await;
         let tools = bench.tools.clone();
         bench.stop().await;
@@ -203,8 +206,8 @@ async fn attempt(
     let refused = egress::refused(scenario, &sandbox);
     let began = refused.is_none();
     let outcome = match refused {
-        Some(stop) => Err(steps::Ended::Stopped(stop)),
-        None => steps::in_sandbox(scenario, selector, services, &sandbox, recorder).await,
+        Some(stop) => Err(leash::Ended::Stopped(stop)),
+        None => inside::in_sandbox(scenario, selector, services, &sandbox, recorder).await,
     };
 
     let mut torn_down = recorder.phase(Phase::Teardown);
@@ -225,8 +228,8 @@ async fn attempt(
     }
     match outcome {
         Ok(()) => Ok(None),
-        Err(steps::Ended::Stopped(stop)) => Ok(Some(stop)),
-        Err(steps::Ended::Unrecorded(error)) => Err(error),
+        Err(leash::Ended::Stopped(stop)) => Ok(Some(stop)),
+        Err(leash::Ended::Unrecorded(error)) => Err(error),
     }
 }
 

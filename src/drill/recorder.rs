@@ -85,6 +85,14 @@ impl<'a> Recorder<'a> {
         &self.events
     }
 
+    /// When the drill started: its first event's time.
+    ///
+    /// # Panics
+    /// Before that event.
+    pub fn started_at(&self) -> Timestamp {
+        self.events.first().expect("a drill's first event is its start").at
+    }
+
     /// The drill's id.
     pub fn drill(&self) -> &DrillId {
         &self.drill

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
-use super::{Keys, RecordError, Recorder, Services, as_of, chain, foreign};
+use super::leash::{Ended, Leash};
+use super::names::{nobody, object_name, path_name};
+use super::{Keys, Recorder, Services, as_of, chain};
 use crate::checks::{Restored as Asked, ask};
 use crate::codec::manifest::{self, Manifest, ProducerTrust, Role, SetObject, verify_manifest};
 use crate::domain::{
@@ -14,33 +14,13 @@ use crate::domain::{
     RestorePath, Scenario, SelectedPoint, Selector, Timestamp, select, worst_gap,
 };
 use crate::restore::{
-    ArchiveOptions, CancelFlag, EntryName, Member, RestoreError, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
+    ArchiveOptions, EntryName, Member, RestoreError, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
 };
 use crate::sandbox::{Limit, Sandbox, SandboxError};
 use crate::vault::{Digesting, Pinned, VaultView};
 
-/// How the work in the sandbox ended early.
-pub(super) enum Ended {
-    /// There is nothing more to do: the findings say why.
-    Stopped(Stop),
-    /// The journal could not be written.
-    Unrecorded(RecordError),
-}
-
-impl From<RecordError> for Ended {
-    fn from(error: RecordError) -> Self {
-        Ended::Unrecorded(error)
-    }
-}
-
-impl<E: Into<Stop>> From<E> for Ended {
-    fn from(error: E) -> Self {
-        Ended::Stopped(error.into())
-    }
-}
-
 /// The recovery point that was selected, opened as far as its manifest.
-struct Located {
+pub(super) struct Located {
     view: VaultView,
     point: RecoveryPoint,
     keys: Arc<Keys>,
@@ -48,72 +28,17 @@ struct Located {
 }
 
 /// What a restore will read: every object version, pinned.
-struct Prepared {
+pub(super) struct Prepared {
     located: Located,
     objects: Vec<(Pinned, Option<SetObject>)>,
 }
 
-/// Everything between the sandbox's first and last moment; bounded by the scenario's time and by whoever cancels.
-pub(super) async fn in_sandbox(
+pub(super) async fn locate(
     scenario: &Scenario,
     selector: &Selector,
     services: &Services<'_>,
-    sandbox: &Sandbox,
     recorder: &mut Recorder<'_>,
-) -> Result<(), Ended> {
-    let (leash, mut idle) = Leash::new();
-    let (flag, ended) = (leash.flag.clone(), leash.ended.clone());
-    let work = async {
-        if scenario.tool_steps().is_empty() {
-            let located = locate(scenario, selector, services, recorder).await?;
-            let prepared = preflight(scenario, services, sandbox, located, recorder).await?;
-            let restored = restore(scenario, services, sandbox, prepared, &leash, recorder).await?;
-            recorder.phase(Phase::Verify)?;
-            return verify(scenario, services, sandbox, restored, recorder).await;
-        }
-        recorder.phase(Phase::Locate)?;
-        let mut bench = foreign::open(scenario, selector, services, sandbox).await?;
-        let outcome = bench.work(scenario, selector, services, sandbox, &leash, recorder).await; // kept: what was read is evidence too
-        if outcome.is_ok() {
-            recorder.phase(Phase::Verify)?;
-        }
-        let unsettled = bench.close(scenario, services, recorder).await?;
-        verify(scenario, services, sandbox, outcome?, recorder).await?;
-        unsettled.map_or(Ok(()), |stop| Err(stop.into()))
-    };
-    let outcome = tokio::select! {
-        outcome = work => outcome,
-        () = services.cancel.cancelled() => Err(Stop::interrupted().into()),
-        () = tokio::time::sleep(scenario.limits.time.as_duration()) => Err(Stop::out_of_time(&step_of(recorder), scenario.limits.time).into()),
-    };
-    // blocking threads do not hear of dropped futures: they look at the flag, and hold scratch until they have; those that
-    // wait for the storage are woken
-    flag.cancel();
-    ended.cancel();
-    drop(leash);
-    let _ = tokio::time::timeout(LAST_WORDS, idle.recv()).await;
-    outcome
-}
-
-/// How long a blocking thread gets to notice that the drill is over.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// What work on blocking threads carries: what ends it, at work and while it waits for the storage, and a sign of life.
-pub(super) struct Leash {
-    pub(super) flag: CancelFlag,
-    pub(super) ended: CancellationToken,
-    pub(super) working: tokio::sync::mpsc::Sender<()>,
-}
-
-impl Leash {
-    /// One, and what ends when nobody is on it any more.
-    pub(super) fn new() -> (Self, tokio::sync::mpsc::Receiver<()>) {
-        let (working, idle) = tokio::sync::mpsc::channel(1);
-        (Self { flag: CancelFlag::default(), ended: CancellationToken::new(), working }, idle)
-    }
-}
-
-async fn locate(scenario: &Scenario, selector: &Selector, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<Located, Ended> {
+) -> Result<Located, Ended> {
     recorder.phase(Phase::Locate)?;
     let keys = Arc::new(services.keys.load(&scenario.unlock)?);
     let view = open_view(scenario, selector, services).await?;
@@ -163,7 +88,7 @@ pub(super) fn announce(
     services: &Services<'_>,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
-    let started = start_of(recorder);
+    let started = recorder.started_at();
     let captures: Vec<Timestamp> = seen.iter().map(|p| p.captured_at).collect();
     let name = services.pseudonyms.point(&point.id);
     (services.names)(&name, point.id.as_bytes());
@@ -250,7 +175,7 @@ async fn read_manifest(
 }
 
 /// Refuses before anything is restored: members that are missing or of another size, locks against policy, space.
-async fn preflight(
+pub(super) async fn preflight(
     scenario: &Scenario,
     services: &Services<'_>,
     sandbox: &Sandbox,
@@ -258,7 +183,7 @@ async fn preflight(
     recorder: &mut Recorder<'_>,
 ) -> Result<Prepared, Ended> {
     recorder.phase(Phase::Preflight)?;
-    let started = start_of(recorder);
+    let started = recorder.started_at();
     // the manifest itself, first among a set's objects, was pinned when it was read
     let members: Vec<(&ObjectRef, Option<&SetObject>)> = match &located.manifest {
         Some(manifest) => located.point.objects.iter().skip(1).zip(manifest.objects.iter().map(Some)).collect(),
@@ -323,7 +248,7 @@ async fn preflight(
     Ok(Prepared { located, objects })
 }
 
-async fn restore(
+pub(super) async fn restore(
     scenario: &Scenario,
     services: &Services<'_>,
     sandbox: &Sandbox,
@@ -413,14 +338,14 @@ async fn restore(
     Ok(restored)
 }
 
-async fn verify(
+pub(super) async fn verify(
     scenario: &Scenario,
     services: &Services<'_>,
     sandbox: &Sandbox,
     restored: Restored,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
-    let started = start_of(recorder);
+    let started = recorder.started_at();
     let tree = RestoredTree::new(sandbox.root()?, &restored);
     // content that differs from what the manifest says is never left to whether somebody asks
     let asked = scenario.checks.iter().any(|c| c.kind == CheckKind::Manifest);
@@ -443,34 +368,4 @@ async fn verify(
         }
     }
     Ok(())
-}
-
-/// The phase that the drill is in, as a finding names its step.
-fn step_of(recorder: &Recorder<'_>) -> String {
-    let phase = recorder.events().iter().rev().find_map(|event| match event.kind {
-        DrillEventKind::PhaseBegan { phase } => Some(phase.word()),
-        _ => None,
-    });
-    phase.unwrap_or("drill").to_owned()
-}
-
-pub(super) fn start_of(recorder: &Recorder<'_>) -> Timestamp {
-    recorder.events()[0].at
-}
-
-pub(super) fn object_name(services: &Services<'_>, key: &str) -> Pseudonym {
-    let name = services.pseudonyms.object(key);
-    (services.names)(&name, key.as_bytes());
-    name
-}
-
-fn path_name(services: &Services<'_>, path: &[u8]) -> Pseudonym {
-    let name = services.pseudonyms.path(path);
-    (services.names)(&name, path);
-    name
-}
-
-/// Where no object is to blame.
-pub(super) fn nobody() -> Pseudonym {
-    Pseudonym("storage".to_owned())
 }

@@ -1,0 +1,45 @@
+//! How work in the sandbox ends: by itself, because there is nothing more to do, or because somebody ends it.
+
+use tokio_util::sync::CancellationToken;
+
+use super::RecordError;
+use super::blame::Stop;
+use crate::restore::CancelFlag;
+
+/// How the work in the sandbox ended early.
+pub(super) enum Ended {
+    /// There is nothing more to do: the findings say why.
+    Stopped(Stop),
+    /// The journal could not be written.
+    Unrecorded(RecordError),
+}
+
+impl From<RecordError> for Ended {
+    fn from(error: RecordError) -> Self {
+        Ended::Unrecorded(error)
+    }
+}
+
+impl<E: Into<Stop>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Ended::Stopped(error.into())
+    }
+}
+
+/// How long a blocking thread gets to notice that the drill is over.
+pub(super) const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What work on blocking threads carries: what ends it, at work and while it waits for the storage, and a sign of life.
+pub(super) struct Leash {
+    pub(super) flag: CancelFlag,
+    pub(super) ended: CancellationToken,
+    pub(super) working: tokio::sync::mpsc::Sender<()>,
+}
+
+impl Leash {
+    /// One, and what ends when nobody is on it any more.
+    pub(super) fn new() -> (Self, tokio::sync::mpsc::Receiver<()>) {
+        let (working, idle) = tokio::sync::mpsc::channel(1);
+        (Self { flag: CancelFlag::default(), ended: CancellationToken::new(), working }, idle)
+    }
+}

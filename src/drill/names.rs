@@ -1,0 +1,23 @@
+//! Pseudonyms for what findings and events name, each told to the annex.
+
+use super::Services;
+use crate::domain::Pseudonym;
+
+/// For an object's key.
+pub(super) fn object_name(services: &Services<'_>, key: &str) -> Pseudonym {
+    let name = services.pseudonyms.object(key);
+    (services.names)(&name, key.as_bytes());
+    name
+}
+
+/// For a path of the restored tree.
+pub(super) fn path_name(services: &Services<'_>, path: &[u8]) -> Pseudonym {
+    let name = services.pseudonyms.path(path);
+    (services.names)(&name, path);
+    name
+}
+
+/// Where no object is to blame.
+pub(super) fn nobody() -> Pseudonym {
+    Pseudonym("storage".to_owned())
+}
