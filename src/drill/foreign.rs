@@ -13,8 +13,9 @@ use super::leash::{Ended, Leash};
 use super::names::{nobody, object_name};
 use super::{RecordError, Recorder, Services, as_of, chain, steps};
 use crate::domain::{
-    CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
-    RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
+    ByteSize, CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader,
+    RecoveryPoint, RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep,
+    ToolWrites,
 };
 use crate::restore::Restored;
 use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
@@ -33,6 +34,8 @@ const REGION: &str = "us-east-1";
 const OVERLAY: u64 = 16 << 20;
 /// Bytes of a listing that are read.
 const LISTING: usize = 64 << 20;
+/// Bytes of what a tool prints while it restores that are looked at.
+const OUTPUT: usize = 4 << 20;
 /// What is left of the drill's time for telling what a tool that hangs had read.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// Refused writes that the evidence lists.
@@ -214,8 +217,11 @@ impl Bench<'_> {
         sandbox: &Sandbox,
     ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
         let Some(snapshots) = &step.snapshots else { return Ok((Vec::new(), Vec::new())) };
-        let exit = self.run("locate", (step, secrets), &snapshots.command, scenario, services, sandbox).await?;
+        let exit = self.run(Phase::Locate, (step, secrets), &snapshots.command, scenario, services, sandbox).await?;
         let told = |error: &ToolError| Stop::tool("locate", &step.tool, error, Some(keep_output(services, &exit)));
+        if exit.truncated() {
+            return Err(told(&ToolError::NoList { why: format!("it is longer than {}", ByteSize(LISTING as u64)) }));
+        }
         let list = tool::list(snapshots, &exit.stdout).map_err(|e| told(&e))?;
         // some tools list nothing, and say only in passing that they could not look
         if list.points.is_empty() && tool::says_it_could_not(step, &exit) {
@@ -317,7 +323,7 @@ impl Bench<'_> {
         }
         let mut last = None;
         for (step, secrets) in &self.steps {
-            let exit = self.run("restore", (step, secrets), &step.command, scenario, services, sandbox).await?;
+            let exit = self.run(Phase::Restore, (step, secrets), &step.command, scenario, services, sandbox).await?;
             last = Some((step, exit));
         }
         let root = sandbox.root()?;
@@ -391,7 +397,7 @@ impl Bench<'_> {
     /// Runs one command of a tool to its end, and judges it.
     async fn run(
         &self,
-        phase: &str,
+        phase: Phase,
         (step, secrets): (&ToolStep, &Secrets),
         command: &[Template],
         scenario: &Scenario,
@@ -399,14 +405,14 @@ impl Bench<'_> {
         sandbox: &Sandbox,
     ) -> Result<Exit, Stop> {
         let left = self.ends.since(services.clock.monotonic()).as_duration().saturating_sub(LAST_MOMENTS);
-        let told = |error: &ToolError, output| Stop::tool(phase, &step.tool, error, output);
+        let told = |error: &ToolError, output| Stop::tool(phase.word(), &step.tool, error, output);
         let mut spec = tool::prepare(step, command, &self.fillings, secrets, &scenario.limits.tools, left.max(Duration::from_secs(1)))
             .map_err(|e| told(&e, None))?;
-        spec.output_cap = LISTING;
+        spec.output_cap = if phase == Phase::Locate { LISTING } else { OUTPUT };
         let before = self.around(sandbox);
         let exit = match sandbox.run(&spec).await {
             Ok(exit) => exit,
-            Err(error) => return Err(self.storage_failed(phase, services).unwrap_or_else(|| told(&error.into(), None))),
+            Err(error) => return Err(self.storage_failed(phase.word(), services).unwrap_or_else(|| told(&error.into(), None))),
         };
         let after = self.around(sandbox);
         let around = Around { attempts: after.attempts - before.attempts, writes: after.writes - before.writes, ..after };
@@ -414,7 +420,7 @@ impl Bench<'_> {
             Ok(()) => Ok(exit),
             // a tool that the storage let down says nothing about the backup, whatever it says
             Err(error) => {
-                let stop = self.storage_failed(phase, services);
+                let stop = self.storage_failed(phase.word(), services);
                 Err(stop.unwrap_or_else(|| told(&error, Some(keep_output(services, &exit)))))
             }
         }

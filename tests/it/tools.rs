@@ -510,3 +510,25 @@ fn an_ordinary_user_has_tools_restore_as_well() {
     fs::write(&pack, bytes).unwrap();
     home.drilled(run(&scenario)).ends("FAILED").blames_backup("tool_failed", &[("tool", "restic")]);
 }
+
+#[test]
+fn a_list_that_cannot_be_read_says_nothing_about_the_backup() {
+    let repository = Repository::new();
+    let lists = |script: &str| {
+        format!(
+            "{}\n[restore.snapshots]\ncommand = [\"bash\", \"-c\", '{script}']\nitems = \"[]\"\nid = \"id\"\ntime = \"time\"\n",
+            RESTIC.split("[restore.snapshots]").next().unwrap()
+        )
+    };
+    for (script, why) in
+        [("echo no snapshots yet", "no JSON document"), ("head -c 70000000 /dev/zero | tr \"\\\\0\" \" \"", "longer than 64 MiB")]
+    {
+        let drilled = repository.home.drill(&repository.scenario(&lists(script))).ends("INCONCLUSIVE");
+        drilled.blames_runner("tool_could_not_run", &[("reason", why), ("reason", "[restore.snapshots]")]);
+    }
+    // an empty list is an answer, and items that say nothing are told
+    let empty = repository.home.drill(&repository.scenario(&lists("echo []")));
+    empty.ends("FAILED").blames_backup("no_recovery_point", &[]);
+    let odd = repository.home.drill(&repository.scenario(&lists("echo [{\\\"id\\\": \\\"x\\\"}]"))).ends("FAILED");
+    assert!(odd.warns("remark")["detail"].as_str().unwrap().contains("lists 1 recovery points without"), "{:#?}", odd.findings());
+}
