@@ -120,7 +120,7 @@ pub(super) fn refusal(requirement: Requirement, held: &Held) -> Option<(String, 
 }
 
 /// What it amounts to when a sandbox with these facts is lost with its runner, and nothing of it is left: in words, and after
-/// NIST SP 800-88. Read from the first word of what [`scratch_words`] says.
+/// NIST SP 800-88. Read from the first word of what `scratch_words` says.
 pub fn when_lost(facts: &SandboxFacts) -> (&'static str, Sanitization) {
     match facts.scratch.split_whitespace().next() {
         Some("tmpfs") if facts.remarks.iter().any(|r| r == SWAP_IS_OPEN) => {
