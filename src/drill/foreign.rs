@@ -24,8 +24,7 @@ use crate::tree::{WalkOptions, walk};
 use crate::vault::gateway::{Gateway, GatewayFacts, GatewayKeys, GatewaySpec, Writes};
 use crate::vault::{Pinned, VaultError, VaultView};
 
-/// The name under which tools find the gateway; it resolves nowhere else (RFC 9476 keeps no name of this shape, `.internal` is
-/// ICANN's for private use).
+/// The name under which tools find the gateway. `.internal` is kept for private use: no such name is anybody's.
 pub(super) const HOST: &str = "s3.drill.internal";
 /// The bucket's name where the storage has none.
 const LOCAL_BUCKET: &str = "backups";
