@@ -58,7 +58,8 @@ fn bucket_of(scenario: &Scenario) -> &str {
     }
 }
 
-/// All that stands while tools work. Closed in any case: what was read and refused is evidence too.
+/// All that stands while tools work. Closed however their work ends, as what was read and refused is evidence too; only who ends the
+/// drill from outside ends it without.
 pub(super) struct Bench<'a> {
     steps: Vec<(&'a ToolStep, Secrets)>,
     /// The tools, each once.
