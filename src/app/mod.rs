@@ -28,7 +28,7 @@ use crate::evidence::{
 };
 use crate::restore::Progress;
 use crate::sandbox::{Isolation, SwapPolicy};
-use crate::storage::Environment;
+use crate::storage::{Environment, Now};
 use crate::vault::{VaultError, VaultView};
 
 /// The runner: settings, environment and clock, from which everything else is wired.
@@ -144,21 +144,8 @@ impl App {
         let journal = Journal::create(&desk.journal).map_err(RecordError::from)?;
         let known_names = Mutex::new(Annex::new(drill.clone()));
         let names = |name: &Pseudonym, raw: &[u8]| known_names.lock().unwrap_or_else(PoisonError::into_inner).note(name, raw);
-        let keyring = FileKeyring::new(self.environment.clone());
-        let vaults = self.vaults();
-        let services = Services {
-            clock: &*self.clock,
-            now: self.now(),
-            vaults: &vaults,
-            keys: &keyring,
-            pseudonyms: &pseudonyms,
-            names: &names,
-            state: self.sandboxes(),
-            isolation: request.isolation,
-            swap: SwapPolicy::Refuse,
-            progress,
-            cancel,
-        };
+        let wiring = (self.vaults(), FileKeyring::new(self.environment.clone()));
+        let services = Services { progress, cancel, ..self.services(&wiring, &pseudonyms, &names, request.isolation) };
         let rights = self.known_rights(&scenario.source).await;
         let order = Order { plan: plan_of(scenario, &request), runner: self.runner_facts(), selector: request.selector, rights };
         let recorder = Recorder::new(drill, journal, &*self.clock, listeners);
@@ -176,26 +163,36 @@ impl App {
     pub async fn look(&self, scenario: &Scenario, selector: &Selector) -> Result<Looked, Stop> {
         // nothing is shown under a pseudonym, and nothing kept
         let pseudonyms = Pseudonymizer::new([0; 32]);
-        let keyring = FileKeyring::new(self.environment.clone());
-        let vaults = self.vaults();
-        let services = Services {
-            clock: &*self.clock,
-            now: self.now(),
-            vaults: &vaults,
-            keys: &keyring,
-            pseudonyms: &pseudonyms,
-            names: &|_, _| (),
-            state: self.sandboxes(),
-            isolation: Isolation::Required,
-            swap: SwapPolicy::Refuse,
-            progress: Arc::default(),
-            cancel: CancellationToken::new(),
-        };
+        let wiring = (self.vaults(), FileKeyring::new(self.environment.clone()));
+        let services = self.services(&wiring, &pseudonyms, &|_, _| (), Isolation::Required);
         drill::look(scenario, selector, &services, DrillId(uuid::Uuid::now_v7().to_string())).await
     }
 
+    /// What work in a sandbox is given here, unwatched and ended by nobody.
+    fn services<'a>(
+        &'a self,
+        (vaults, keys): &'a (Storages, FileKeyring),
+        pseudonyms: &'a Pseudonymizer,
+        names: &'a (dyn Fn(&Pseudonym, &[u8]) + Send + Sync),
+        isolation: Isolation,
+    ) -> Services<'a> {
+        Services {
+            clock: &*self.clock,
+            now: self.now(),
+            vaults,
+            keys,
+            pseudonyms,
+            names,
+            state: self.sandboxes(),
+            isolation,
+            swap: SwapPolicy::Refuse,
+            progress: Arc::default(),
+            cancel: CancellationToken::new(),
+        }
+    }
+
     /// Wall time, for what lives on threads of its own.
-    fn now(&self) -> Arc<dyn Fn() -> crate::domain::Timestamp + Send + Sync> {
+    fn now(&self) -> Now {
         let clock = Arc::clone(&self.clock);
         Arc::new(move || clock.now())
     }
@@ -356,16 +353,7 @@ pub fn forbid_core_dumps() {
 
 /// SHA-256 of the running binary; `None` where it cannot be read.
 fn own_digest() -> Option<Sha256> {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    let mut file = File::open("/proc/self/exe").ok()?;
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match io::Read::read(&mut file, &mut buffer).ok()? {
-            0 => break,
-            n => context.update(&buffer[..n]),
-        }
-    }
-    context.finish().as_ref().try_into().ok().map(Sha256)
+    crate::codec::sha256(File::open("/proc/self/exe").ok()?).ok()
 }
 
 /// What is fixed before a drill: committed in its first event.
@@ -388,21 +376,20 @@ pub fn plan_of(scenario: &Scenario, request: &Request) -> Plan {
 /// The storages that scenarios name.
 pub struct Storages {
     environment: Environment,
-    clock: Arc<dyn Clock>,
+    now: Now,
 }
 
 #[async_trait]
 impl Vaults for Storages {
     async fn open(&self, source: &Source, as_of: Option<Timestamp>) -> Result<VaultView, VaultError> {
-        let clock = Arc::clone(&self.clock);
-        VaultView::open_as_of(source, &source.into(), &self.environment, Arc::new(move || clock.now()), as_of).await
+        VaultView::open_as_of(source, &source.into(), &self.environment, Arc::clone(&self.now), as_of).await
     }
 }
 
 impl App {
     /// What opens the vault views of scenarios.
     pub fn vaults(&self) -> Storages {
-        Storages { environment: self.environment.clone(), clock: Arc::clone(&self.clock) }
+        Storages { environment: self.environment.clone(), now: self.now() }
     }
 
     /// Finds a scenario by its path, or by its name in the scenario directory.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::App;
 use crate::domain::{RightsFacts, Source, StorageLocation};
@@ -35,8 +34,7 @@ impl App {
 
     fn probe(&self, source: &Source) -> Result<Option<RightsProbe>, StorageError> {
         let StorageLocation::S3 { bucket, prefix } = &source.location else { return Ok(None) };
-        let clock = Arc::clone(&self.clock);
-        RightsProbe::connect(bucket, prefix, &Settings::from(source), &self.environment, Arc::new(move || clock.now())).map(Some)
+        RightsProbe::connect(bucket, prefix, &Settings::from(source), &self.environment, self.now()).map(Some)
     }
 
     async fn remembered(&self, probe: &RightsProbe) -> Result<PathBuf, StorageError> {

@@ -20,3 +20,21 @@ pub(crate) use error::read_buffered;
 pub use error::{CodecError, Fault, Limit, fault};
 pub use frames::FRAME;
 pub(crate) use frames::{FrameDecoder, Frames, PackedFrame};
+
+use crate::domain::Sha256;
+
+/// SHA-256 of all that `reader` has.
+///
+/// # Errors
+/// The reader's own.
+pub fn sha256(mut reader: impl std::io::Read) -> std::io::Result<Sha256> {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => break,
+            n => context.update(&buffer[..n]),
+        }
+    }
+    Ok(Sha256(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
+}

@@ -15,15 +15,19 @@ const LOCKS_TOLD: usize = 20;
 /// Of zstd: this file is written once and read rarely.
 const LEVEL: i32 = 9;
 
+/// What was pinned and read so far, under pseudonyms.
+pub(super) fn read(view: &VaultView, services: &Services<'_>) -> Vec<ObjectRead> {
+    view.chain(&|key| object_name(services, key)).objects
+}
+
 /// Records what was read, also where the restore failed half-way.
 pub(super) fn record(
     view: &VaultView,
+    mut objects: Vec<ObjectRead>,
     scenario: &Scenario,
-    services: &Services<'_>,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), RecordError> {
     let started = recorder.started_at();
-    let mut objects = view.chain(&|key| object_name(services, key)).objects;
     let mut summary = ChainSummary::of(&objects, started);
     summary.lock_policy = scenario.source.policy.lock.as_ref().map(|policy| policy_verdict(&objects, policy, started));
     summary.as_of = view.as_of().map(|facts| facts.at);
@@ -63,11 +67,10 @@ fn policy_verdict(objects: &[ObjectRead], policy: &LockRequirement, now: Timesta
 }
 
 /// Every lock in the chain that policy does not accept; the first of them by name.
-pub(super) fn lock_findings(view: &VaultView, scenario: &Scenario, services: &Services<'_>, started: Timestamp) -> Vec<Finding> {
+pub(super) fn lock_findings(objects: &[ObjectRead], scenario: &Scenario, started: Timestamp) -> Vec<Finding> {
     let Some(policy) = &scenario.source.policy.lock else { return Vec::new() };
-    let chain = view.chain(&|key| object_name(services, key));
     let mut findings: Vec<Finding> =
-        chain.objects.into_iter().filter_map(|read| lock_finding(&read.lock, read.object, policy, started)).collect();
+        objects.iter().filter_map(|read| lock_finding(&read.lock, read.object.clone(), policy, started)).collect();
     if findings.len() > LOCKS_TOLD {
         let rest = findings.split_off(LOCKS_TOLD);
         let left = format!("the locks of {} more object versions, all of which are in {}", rest.len(), names::CHAIN);

@@ -1,7 +1,6 @@
 //! A restore by foreign tools: located, prepared and carried out as the native one is, with a gateway or a mirror between
 //! the backup and the tool.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,8 +20,8 @@ use crate::restore::Restored;
 use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
 use crate::sandbox::{Exit, Sandbox, SandboxError};
 use crate::tree::{WalkOptions, walk};
-use crate::vault::gateway::{Gateway, GatewayFacts, GatewayKeys, GatewaySpec, Writes};
-use crate::vault::{Pinned, VaultError, VaultView};
+use crate::vault::gateway::{Gateway, GatewayFacts, GatewayKeys, GatewaySpec, Refused, Writes};
+use crate::vault::{Pinned, Survey, VaultError, VaultView};
 
 /// The name under which tools find the gateway. `.internal` is kept for private use: no such name is anybody's.
 pub(super) const HOST: &str = "s3.drill.internal";
@@ -196,7 +195,7 @@ impl Bench<'_> {
             _ if scenario.source.points.is_some() => Ok((self.view.points().await.map_err(unreachable)?.points, Vec::new())),
             Some(lister) => {
                 if self.steps[lister].0.reads == ToolReads::Directory {
-                    let objects = self.whole("locate", scenario).await?;
+                    let objects = self.whole("locate", scenario).await?.kept;
                     let pinned = self.pin("locate", &objects, scenario, services, sandbox).await?;
                     self.mirror("locate", scenario, services, sandbox, &pinned, leash).await?;
                     self.mirrored = true;
@@ -204,7 +203,7 @@ impl Bench<'_> {
                 let (step, secrets) = &self.steps[lister];
                 self.listed(step, secrets, scenario, services, sandbox).await
             }
-            None => Ok((vec![self.repository(scenario).await.map_err(unreachable)?], Vec::new())),
+            None => Ok((vec![self.repository(scenario).await?], Vec::new())),
         }
     }
 
@@ -233,9 +232,12 @@ impl Bench<'_> {
     }
 
     /// The repository as a whole, where nothing says what it holds. Objects are kept where they will be mirrored.
-    async fn repository(&self, scenario: &Scenario) -> Result<RecoveryPoint, VaultError> {
-        let keep = if self.reads_directory() { usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX) } else { 0 };
-        let survey = self.view.survey(keep).await?;
+    async fn repository(&self, scenario: &Scenario) -> Result<RecoveryPoint, Stop> {
+        let survey = if self.reads_directory() {
+            self.whole("locate", scenario).await?
+        } else {
+            self.view.survey(0).await.map_err(|e| Stop::vault("locate", &e, nobody()))?
+        };
         Ok(RecoveryPoint {
             id: "repository".to_owned(),
             captured_at: survey.newest.unwrap_or(crate::domain::Timestamp::from_unix(0)),
@@ -260,7 +262,7 @@ impl Bench<'_> {
             _ if self.mirrored => Ok(Vec::new()),
             // what a snapshot needs only its tool knows: the whole repository
             PointForm::Snapshot if self.reads_directory() => {
-                let objects = self.whole("preflight", scenario).await?;
+                let objects = self.whole("preflight", scenario).await?.kept;
                 Ok(self.pin("preflight", &objects, scenario, services, sandbox).await?)
             }
             _ => Ok(self.pin("preflight", &point.objects, scenario, services, sandbox).await?),
@@ -271,15 +273,15 @@ impl Bench<'_> {
         self.steps.iter().any(|(step, _)| step.reads == ToolReads::Directory)
     }
 
-    /// Every object of the repository.
-    async fn whole(&self, phase: &str, scenario: &Scenario) -> Result<Vec<ObjectRef>, Stop> {
+    /// Every object of the repository: part of one is none, so more than may be mirrored is an end.
+    async fn whole(&self, phase: &str, scenario: &Scenario) -> Result<Survey, Stop> {
         let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
         let survey = self.view.survey(keep).await.map_err(|e| Stop::vault(phase, &e, nobody()))?;
         if survey.objects > survey.kept.len() as u64 {
             let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
             return Err(Stop::one(Finding::runner(phase, kind)));
         }
-        Ok(survey.kept)
+        Ok(survey)
     }
 
     async fn pin(
@@ -379,7 +381,7 @@ impl Bench<'_> {
         };
         let view = self.view.as_reader(Reader::Mirror);
         let mirrored = tool::mirror(&view, objects, &name, into).await;
-        mirrored.map(drop).map_err(|error| {
+        mirrored.map_err(|error| {
             let of = |number: usize| object_name(services, &objects[number].object.key);
             match &error {
                 MirrorError::Read { number, source } => Stop::vault(phase, source, of(*number)),
@@ -428,7 +430,7 @@ impl Bench<'_> {
 
     fn around(&self, sandbox: &Sandbox) -> Around {
         let facts = self.gateway.as_ref().map(Gateway::troubles).unwrap_or_default();
-        let writes: Vec<_> = facts.refused.iter().filter(|r| is_write(&r.operation)).collect();
+        let writes = refused_writes(&facts);
         Around {
             attempts: sandbox.attempts_so_far(),
             writes: writes.iter().map(|r| r.times).sum(),
@@ -467,21 +469,17 @@ impl Bench<'_> {
             }
         }
         let stop = chain::settle(&self.view, scenario).await;
-        recorder.found(chain::lock_findings(&self.view, scenario, services, recorder.started_at()))?;
-        chain::record(&self.view, scenario, services, recorder)?;
+        let objects = chain::read(&self.view, services);
+        recorder.found(chain::lock_findings(&objects, scenario, recorder.started_at()))?;
+        chain::record(&self.view, objects, scenario, recorder)?;
         Ok(stop)
     }
 }
 
 fn served(facts: &GatewayFacts, services: &Services<'_>) -> ServedFacts {
-    let writes: Vec<_> = facts.refused.iter().filter(|r| is_write(&r.operation)).collect();
+    let writes = refused_writes(facts);
     ServedFacts {
-        requests: facts
-            .requests
-            .iter()
-            .filter(|(operation, _)| !is_write(operation))
-            .map(|(o, n)| (o.clone(), *n))
-            .collect::<BTreeMap<_, _>>(),
+        requests: facts.requests.iter().filter(|(operation, _)| !is_write(operation)).map(|(o, n)| (o.clone(), *n)).collect(),
         bytes: facts.bytes_served,
         refused: writes.iter().map(|r| r.times).sum(),
         refusals: writes
@@ -497,6 +495,11 @@ fn served(facts: &GatewayFacts, services: &Services<'_>) -> ServedFacts {
         overlay_objects: facts.overlay_objects,
         overlay_bytes: facts.overlay_bytes,
     }
+}
+
+/// What a tool tried to change; the gateway refuses looking beyond the prefix as well.
+fn refused_writes(facts: &GatewayFacts) -> Vec<&Refused> {
+    facts.refused.iter().filter(|refused| is_write(&refused.operation)).collect()
 }
 
 /// By S3's names of operations: what does not look, writes.

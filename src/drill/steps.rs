@@ -224,9 +224,9 @@ pub(super) async fn preflight(
         }
     }
     // the manifest and its signature were pinned before the members
-    recorder.found(chain::lock_findings(view, scenario, services, started))?;
+    recorder.found(chain::lock_findings(&chain::read(view, services), scenario, started))?;
     if !wrong.is_empty() {
-        chain::record(&located.view, scenario, services, recorder)?;
+        chain::record(&located.view, chain::read(&located.view, services), scenario, recorder)?;
         return Err(Stop::several(wrong).into());
     }
     if let Some(manifest) = &located.manifest {
@@ -312,7 +312,7 @@ pub(super) async fn restore(
             .await
         }
     };
-    chain::record(&located.view, scenario, services, recorder)?;
+    chain::record(&located.view, chain::read(&located.view, services), scenario, recorder)?;
     let restored = outcome.map_err(|_| Stop::crashed("restore"))?.map_err(|error| {
         // the file system says "no space" of bytes and of entries alike; only it knows which
         if matches!(error, RestoreError::ScratchFull)

@@ -309,6 +309,10 @@ fn a_mirror_is_for_tools_that_read_directories_and_no_key_leads_out_of_it() {
     assert!(drilled.report["backup"]["chain"]["summary"]["by"]["mirror"]["bytes"].as_u64().unwrap() > 300_000);
     assert_eq!((&drilled.report["served"], &drilled.report["backup"]["point"]["form"]), (&json!(null), &json!("repository")));
     drilled.warns("weak_capture_time");
+    // part of a repository is none: more objects than may be mirrored end the drill before anything is
+    let few = repository.home.drill(&repository.scenario(&format!("sandbox.max_files = 3\n{latest}"))).ends("INCONCLUSIVE");
+    few.blames_runner("budget_exceeded", &[("budget", "files"), ("limit", "3")]);
+    assert_eq!(few.report["backup"]["chain"]["summary"]["bytes_read"], 0);
     // scratch that cannot take it is told before it is filled
     let small = format!("sandbox.scratch = {{ kind = \"tmpfs\", size = \"1MiB\" }}\n{latest}");
     repository.home.shell("head -c 4000000 /dev/urandom > backups/repo/data/more");

@@ -20,15 +20,6 @@ use crate::vault::{Digesting, Pinned, VaultError, VaultView};
 const AT_ONCE: usize = 3;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// What a mirror came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mirrored {
-    /// Objects.
-    pub objects: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
 /// Why a mirror could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MirrorError {
@@ -92,7 +83,7 @@ pub async fn mirror(
     objects: &[Pinned],
     name: &(dyn Fn(&str) -> String + Sync),
     into: MirrorInto,
-) -> Result<Mirrored, MirrorError> {
+) -> Result<(), MirrorError> {
     let into = Arc::new(into);
     let paths = objects.iter().enumerate().map(|(number, pinned)| {
         let path = RestorePath::from_bytes(name(&pinned.object.key).as_bytes()).map_err(|source| MirrorError::Name { number, source })?;
@@ -115,7 +106,7 @@ pub async fn mirror(
             }
         })
         .try_buffer_unordered(AT_ONCE)
-        .try_fold(Mirrored::default(), |sum, bytes| async move { Ok(Mirrored { objects: sum.objects + 1, bytes: sum.bytes + bytes }) })
+        .try_collect()
         .await
 }
 
@@ -134,7 +125,7 @@ fn of_writing(operation: &'static str, error: impl Into<io::Error>) -> MirrorErr
     }
 }
 
-fn copy(mut source: Box<dyn Read + Send>, number: usize, size: u64, path: &RestorePath, into: &MirrorInto) -> Result<u64, MirrorError> {
+fn copy(mut source: Box<dyn Read + Send>, number: usize, size: u64, path: &RestorePath, into: &MirrorInto) -> Result<(), MirrorError> {
     let mut file = make_file(into, path)?;
     let mut buffer = vec![0; 256 << 10];
     let mut copied = 0;
@@ -156,7 +147,7 @@ fn copy(mut source: Box<dyn Read + Send>, number: usize, size: u64, path: &Resto
     }
     debug_assert_eq!(copied, size, "a reader ends at the object's end, or with an error");
     into.progress.entries.fetch_add(1, Ordering::Relaxed);
-    Ok(copied)
+    Ok(())
 }
 
 /// Makes the file and the directories that lead to it; nothing that is there is followed or replaced.

@@ -10,16 +10,15 @@ mod snapshots;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub use mirror::{MirrorError, MirrorInto, Mirrored, mirror};
+pub use mirror::{MirrorError, MirrorInto, mirror};
 pub use snapshots::{SnapshotList, list};
 
-use crate::domain::{Cause, Placeholder, Sha256, Template, ToolFacts, ToolReads, ToolStep};
+use crate::domain::{Cause, Placeholder, Template, ToolFacts, ToolReads, ToolStep};
 use crate::sandbox::{CommandSpec, DATA_DIRECTORY, Ended, Exit, KIT_DIRECTORY, PRIVATE_FILES, Sandbox, SandboxError};
 
 /// The tool's home, below the kit.
@@ -216,7 +215,7 @@ pub async fn find(step: &ToolStep, directories: &[PathBuf], sandbox: &Sandbox) -
     if !shown.iter().copied().chain(directories.iter().map(PathBuf::as_path)).any(|seen| real.starts_with(seen)) {
         return Err(unusable(format!("it leads to {}, which the sandbox does not show", real.display())));
     }
-    let sha256 = digest(&real).map_err(|e| unusable(e.kind().to_string()))?;
+    let sha256 = File::open(&real).and_then(crate::codec::sha256).map_err(|e| unusable(e.kind().to_string()))?;
     let mut command = CommandSpec::new(step.version.iter().cloned());
     command.timeout = VERSION_TIME;
     command.env = base_environment(directories);
@@ -254,19 +253,6 @@ fn base_environment(directories: &[PathBuf]) -> Vec<(String, String)> {
         ("HOME".to_owned(), format!("{KIT_DIRECTORY}/{HOME}")),
         ("TMPDIR".to_owned(), format!("{KIT_DIRECTORY}/{TEMPORARY}")),
     ]
-}
-
-fn digest(path: &Path) -> io::Result<Sha256> {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => context.update(&buffer[..n]),
-        }
-    }
-    Ok(Sha256(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
 }
 
 /// The first line that says something, without anything a terminal would obey.
