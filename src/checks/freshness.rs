@@ -7,8 +7,8 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::{Answer, CheckError, Glob, Restored};
-use crate::domain::{EntryKind, Finding, FindingKind, FreshnessSource, Period, Timestamp};
+use super::{Answer, CheckError, Glob, Restored, no_answer, sql};
+use crate::domain::{DatabaseRef, EntryKind, Finding, FindingKind, FreshnessSource, Period, Timestamp};
 
 /// The largest single JSON document that is read whole.
 const MAX_DOCUMENT: u64 = 64 << 20;
@@ -21,6 +21,7 @@ pub(super) fn ask(name: &str, from: &FreshnessSource, restored: &Restored<'_>) -
     let (pattern, field) = match from {
         FreshnessSource::FileTimes { pattern } => (pattern, None),
         FreshnessSource::Field { pattern, field } => (pattern, Some(field.as_str())),
+        FreshnessSource::Query { .. } => return Err(CheckError::NotAsked("a query is asked of a database".to_owned())),
     };
     let glob = Glob::new(pattern).map_err(|e| CheckError::Sandbox(e.to_string()))?;
     let (mut files, mut values, mut newest) = (0u64, 0u64, None::<Timestamp>);
@@ -47,35 +48,55 @@ pub(super) fn ask(name: &str, from: &FreshnessSource, restored: &Restored<'_>) -
             }
         }
     }
-    let expected = "data to date".to_owned();
     let observed = format!("{files} files, {values} instants");
+    Ok(judge(name, newest, observed, restored.started))
+}
+
+/// The one value of a query: the newest instant in a database.
+pub(super) async fn ask_database(name: &str, of: &DatabaseRef, query: &str, restored: &Restored<'_>) -> Result<Answer, CheckError> {
+    let expected = "data to date";
+    let rows = match restored.databases.query(of, query).await {
+        Ok(rows) => rows,
+        Err(error) => return no_answer(name, expected, error),
+    };
+    let value = sql::one_value(&rows).map_err(CheckError::NotAsked)?;
+    let newest = value.and_then(instant);
+    if newest.is_none() && value.is_some() {
+        return Err(CheckError::NotAsked("the query's value is no instant: select a time, as max(recorded_at)".to_owned()));
+    }
+    let observed = format!("{} of the query", if newest.is_some() { "one instant" } else { "no instant" });
+    Ok(judge(name, newest, observed, restored.started))
+}
+
+fn judge(name: &str, newest: Option<Timestamp>, observed: String, started: Timestamp) -> Answer {
+    let expected = "data to date".to_owned();
     let Some(at) = newest else {
-        return Ok(Answer {
+        return Answer {
             findings: vec![Finding::backup(name, FindingKind::CheckFailed { expected: expected.clone(), observed: observed.clone() })],
             expected,
             observed,
             assertions: 1,
             newest: None,
-        });
+        };
     };
-    let age = restored.started.seconds_since(at);
+    let age = started.seconds_since(at);
     if age < -(TOLERANCE as i64) {
         let ahead = Period::from_secs(age.unsigned_abs());
-        return Ok(Answer {
+        return Answer {
             expected,
             observed: format!("newest data dated {ahead} in the future"),
             findings: vec![Finding::runner(name, FindingKind::CapturedInFuture { ahead })],
             ..Answer::default()
-        });
+        };
     }
     let age = Period::from_secs(u64::try_from(age).unwrap_or(0));
-    Ok(Answer {
+    Answer {
         expected,
         observed: format!("{observed}, newest {age} old"),
         assertions: 1,
         findings: vec![Finding::note(name, crate::domain::Cause::Backup, FindingKind::DataAsOf { at })],
         newest: Some(at),
-    })
+    }
 }
 
 fn from_csv(file: File, field: &str, see: &mut dyn FnMut(Timestamp)) -> Result<(), CheckError> {
@@ -147,8 +168,19 @@ fn instant(text: &str) -> Option<Timestamp> {
     if let Ok(number) = text.parse::<f64>() {
         return from_epoch(number);
     }
+    // as PostgreSQL writes a time with its zone
+    if let Some(at) = text.split_once(' ').and_then(|(date, time)| zoned(date, time)) {
+        return Some(at);
+    }
     let wall = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(|d| d.at(0, 0, 0, 0))).ok()?;
     wall.to_zoned(TimeZone::UTC).ok().map(|zoned| Timestamp(zoned.timestamp()))
+}
+
+fn zoned(date: &str, time: &str) -> Option<Timestamp> {
+    let offset = time.rfind(['+', '-'])?;
+    let (clock, offset) = time.split_at(offset);
+    let offset = if offset.len() == 3 { format!("{offset}:00") } else { offset.to_owned() };
+    format!("{date}T{clock}{offset}").parse::<jiff::Timestamp>().ok().map(Timestamp)
 }
 
 fn from_epoch(number: f64) -> Option<Timestamp> {

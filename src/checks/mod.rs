@@ -7,6 +7,7 @@ mod files;
 mod freshness;
 mod glob;
 mod manifest;
+mod sql;
 
 use std::fs::File;
 use std::io;
@@ -16,7 +17,8 @@ use async_trait::async_trait;
 pub use glob::{Glob, GlobError};
 
 use crate::domain::{
-    Aspect, CheckKind, CheckOutcome, CheckReport, CheckSpec, FileEntry, Finding, FindingKind, Pseudonym, RestorePath, Severity, Timestamp,
+    Aspect, CheckKind, CheckOutcome, CheckReport, CheckSpec, DatabaseRef, Engine, FileEntry, Finding, FindingKind, FreshnessSource,
+    Pseudonym, RestorePath, Severity, Timestamp,
 };
 
 /// Entries of a tree in the order of [`RestorePath`].
@@ -75,12 +77,56 @@ pub trait Programs: Send + Sync {
     async fn run(&self, command: &[String]) -> Result<Ran, String>;
 }
 
+/// The answer to a query: rows of values, `None` for NULL. Restored data: matched here and never shown.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// Why a restored database did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The server refused the question, because of what was restored.
+    Refused {
+        /// A standard code or name, without restored data.
+        state: String,
+        /// Stands for what it said.
+        output: Option<Pseudonym>,
+    },
+    /// It could not be asked.
+    NotAsked {
+        /// Why, in words without restored data.
+        reason: String,
+    },
+    /// A limit of the sandbox was hit.
+    Limit {
+        /// Which.
+        limit: String,
+        /// Its value with its unit.
+        value: String,
+    },
+}
+
+/// The restored databases, each behind the server that was started on it.
+#[async_trait]
+pub trait Databases: Send + Sync {
+    /// What kind of service is meant.
+    ///
+    /// # Errors
+    /// A reason where there is none of that name, or none can be meant.
+    fn engine(&self, service: Option<&str>) -> Result<Engine, String>;
+    /// Asks one query that changes nothing.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    async fn query(&self, of: &DatabaseRef, sql: &str) -> Result<Rows, NoAnswer>;
+}
+
 /// What checks are asked of.
 pub struct Restored<'a> {
     /// The restored tree.
     pub tree: &'a dyn Tree,
     /// What starts programs.
     pub programs: &'a dyn Programs,
+    /// What answers questions to restored databases.
+    pub databases: &'a dyn Databases,
     /// When the drill started.
     pub started: Timestamp,
     /// Makes a pseudonym of a path.
@@ -107,9 +153,25 @@ pub enum CheckError {
     /// The program is not there.
     #[error("the program could not be started: {0}")]
     NotStarted(String),
+    /// A restored database could not be asked.
+    #[error("{0}")]
+    NotAsked(String),
     /// What was restored is larger than the check can take.
     #[error("{0}")]
     TooLarge(String),
+}
+
+/// A database that gave no answer: its refusal is an answer of a kind, everything else is none.
+fn no_answer(name: &str, expected: &str, error: NoAnswer) -> Result<Answer, CheckError> {
+    match error {
+        NoAnswer::Refused { state, output } => {
+            let observed = format!("the server answers with an error ({state})");
+            let kind = FindingKind::QueryRefused { state, output };
+            Ok(Answer { expected: expected.to_owned(), observed, assertions: 1, findings: vec![Finding::backup(name, kind)], newest: None })
+        }
+        NoAnswer::NotAsked { reason } => Err(CheckError::NotAsked(reason)),
+        NoAnswer::Limit { limit, value } => Err(CheckError::Limit { limit, value }),
+    }
 }
 
 /// What a check answered.
@@ -135,7 +197,11 @@ pub async fn ask(spec: &CheckSpec, restored: &Restored<'_>) -> (CheckReport, Opt
             tokio::task::block_in_place(|| files::ask(&spec.name, pattern, *count, *bytes, *newest, restored))
         }
         CheckKind::Command { command, exit, stdout } => command::ask(&spec.name, command, *exit, stdout.as_deref(), restored).await,
+        CheckKind::Freshness { from: FreshnessSource::Query { of, query } } => {
+            freshness::ask_database(&spec.name, of, query, restored).await
+        }
         CheckKind::Freshness { from } => tokio::task::block_in_place(|| freshness::ask(&spec.name, from, restored)),
+        CheckKind::Sql { of, ask } => sql::ask(&spec.name, of, ask, restored).await,
     };
     report(spec, answer)
 }
@@ -171,7 +237,7 @@ fn report(spec: &CheckSpec, answer: Result<Answer, CheckError>) -> (CheckReport,
             let kind_of = match &error {
                 CheckError::Limit { limit, value } => FindingKind::SandboxLimit { limit: limit.clone(), value: value.clone() },
                 CheckError::Tree(source) => FindingKind::CouldNotRun { reason: format!("{error}: {}", source.kind()) },
-                CheckError::Sandbox(_) | CheckError::NotStarted(_) | CheckError::TooLarge(_) => {
+                CheckError::Sandbox(_) | CheckError::NotStarted(_) | CheckError::NotAsked(_) | CheckError::TooLarge(_) => {
                     FindingKind::CouldNotRun { reason: error.to_string() }
                 }
             };
@@ -249,6 +315,22 @@ pub(crate) mod testing {
         }
     }
 
+    /// Databases that answer every question alike.
+    pub struct Database(pub Result<Rows, NoAnswer>);
+
+    #[async_trait]
+    impl Databases for Database {
+        fn engine(&self, _service: Option<&str>) -> Result<Engine, String> {
+            Ok(Engine::Postgres)
+        }
+        async fn query(&self, _of: &DatabaseRef, _sql: &str) -> Result<Rows, NoAnswer> {
+            self.0.clone()
+        }
+    }
+
+    pub static NO_DATABASE: std::sync::LazyLock<Database> =
+        std::sync::LazyLock::new(|| Database(Err(NoAnswer::NotAsked { reason: "none".into() })));
+
     pub struct Answers(pub Result<Ran, String>);
 
     #[async_trait]
@@ -263,7 +345,7 @@ pub(crate) mod testing {
     }
 
     pub fn restored<'a>(tree: &'a MemoryTree, programs: &'a Answers) -> Restored<'a> {
-        Restored { tree, programs, started: Timestamp::from_unix(1_000_000), pseudonym: &pseudonym }
+        Restored { tree, programs, databases: &*NO_DATABASE, started: Timestamp::from_unix(1_000_000), pseudonym: &pseudonym }
     }
 
     pub fn no_programs() -> Answers {

@@ -95,8 +95,9 @@ pub(super) fn exit_of(verdict: Verdict) -> Exit {
 
 /// Commands need isolation. A scenario without any may run where the host has none, as long as its scratch is a directory.
 pub(super) fn isolation_for(scenario: &Scenario) -> Isolation {
-    let runs_programs =
-        !scenario.tool_steps().is_empty() || scenario.checks.iter().any(|c| matches!(c.kind, crate::domain::CheckKind::Command { .. }));
+    let runs_programs = !scenario.tool_steps().is_empty()
+        || scenario.service_steps().next().is_some()
+        || scenario.checks.iter().any(|c| matches!(c.kind, crate::domain::CheckKind::Command { .. }));
     if runs_programs { Isolation::Required } else { Isolation::IfPossible }
 }
 

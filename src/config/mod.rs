@@ -7,6 +7,7 @@ mod mistakes;
 mod scenario;
 mod scenario_file;
 mod schema;
+mod service;
 mod settings;
 mod tool;
 

@@ -14,9 +14,9 @@ use super::scenario_file::{
 };
 use super::schema;
 use crate::domain::{
-    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, EgressPolicy, FreshnessSource, LockMode, LockRequirement,
-    Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, RightsPolicy, Scenario, ScenarioName,
-    Schedule, ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
+    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, DatabaseRef, EgressPolicy, FreshnessSource, LockMode,
+    LockRequirement, Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, RightsPolicy, Scenario,
+    ScenarioName, Schedule, ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 use crate::schedule::Crontab;
 
@@ -131,7 +131,7 @@ impl Reader<'_> {
         }
     }
 
-    fn maybe<T: FromStr>(&mut self, at: &str, text: Option<&String>) -> Option<T>
+    pub(super) fn maybe<T: FromStr>(&mut self, at: &str, text: Option<&String>) -> Option<T>
     where
         T::Err: Display,
     {
@@ -221,12 +221,26 @@ impl Reader<'_> {
             steps.push(match table {
                 RestoreTable::Archive {} => Some(RestoreStep::Archive),
                 RestoreTable::Tool { .. } => self.tool(&at, table, file).map(|step| RestoreStep::Tool(Box::new(step))),
+                RestoreTable::Postgres { .. } => self.service(&at, table).map(|step| RestoreStep::Service(Box::new(step))),
             });
         }
+        let is_service = |t: &RestoreTable| !matches!(t, RestoreTable::Archive {} | RestoreTable::Tool { .. });
+        let first_service = file.restore.iter().position(is_service);
+        if let Some(first) = first_service {
+            if let Some(late) = file.restore.iter().skip(first).position(|t| !is_service(t)) {
+                let at = format!("restore.{}", first + late);
+                self.wrong(&at, "a service starts on what was restored before", "move this step before the services");
+            }
+            if first == 0 {
+                // services alone: the native pipeline restores what they start on
+                steps.insert(0, Some(RestoreStep::Archive));
+            }
+        }
+        self.unique_services(&steps);
         let archives = file.restore.iter().filter(|t| matches!(t, RestoreTable::Archive {})).count();
         if archives > 1 {
             self.wrong("restore.1", "one `archive` step unpacks everything", "remove the second [[restore]]");
-        } else if archives == 1 && steps.len() > 1 {
+        } else if archives == 1 && file.restore.iter().any(|t| matches!(t, RestoreTable::Tool { .. })) {
             self.wrong(
                 "restore.1",
                 "the native pipeline and foreign tools do not restore into one tree",
@@ -486,7 +500,19 @@ impl Reader<'_> {
                 }
                 (name, Some(CheckKind::Command { command: command.clone(), exit: *exit, stdout: stdout.clone() }))
             }
-            CheckTable::Freshness { name, path, pattern, field } => {
+            CheckTable::Freshness { name, query: Some(query), service, database, path, pattern, field } => {
+                if path.is_some() || pattern.is_some() || field.is_some() {
+                    self.wrong(at, "`query` asks a database, and the other keys look at files", "keep the one you mean");
+                }
+                let of = DatabaseRef { service: service.clone(), database: database.clone() };
+                (name, Some(CheckKind::Freshness { from: FreshnessSource::Query { of, query: query.clone() } }))
+            }
+            CheckTable::Sql { name, service, database, query, expect, tables } => {
+                let of = DatabaseRef { service: service.clone(), database: database.clone() };
+                let ask = self.sql(at, query.as_ref(), expect.as_ref(), tables);
+                (name, ask.map(|ask| CheckKind::Sql { of, ask }))
+            }
+            CheckTable::Freshness { name, path, pattern, field, .. } => {
                 let pattern = self.pattern(at, path.as_ref(), pattern.as_ref());
                 let from = pattern.map(|pattern| match field {
                     Some(field) => FreshnessSource::Field { pattern, field: field.clone() },

@@ -284,7 +284,6 @@ pub enum ScratchWord {
 /// One step of the restore.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
-#[expect(clippy::large_enum_variant, reason = "a scenario has a few of them")]
 pub enum RestoreTable {
     /// Unseal and unpack with the native pipeline.
     Archive {},
@@ -317,6 +316,26 @@ pub enum RestoreTable {
         cannot_run: Option<String>,
         /// How it lists its recovery points.
         snapshots: Option<SnapshotsTable>,
+    },
+    /// Start PostgreSQL on what was restored: a dump, loaded into a cluster made on the spot.
+    Postgres {
+        /// By what checks call it; "postgres" by default.
+        name: Option<String>,
+        /// What pg_dump or pg_dumpall wrote, by a path or a glob of the restored tree, as "*.dump"; the format is told by its bytes.
+        dump: String,
+        /// What pg_dumpall --globals-only wrote: roles and tablespaces, loaded before the dump.
+        globals: Option<String>,
+        /// Processes that load a dump; one per processor by default.
+        jobs: Option<u32>,
+        /// The database that checks ask; the dump's own by default, or the largest.
+        database: Option<String>,
+        /// Major version of the server; the one that the backup names by default.
+        version: Option<u32>,
+        /// The superuser that loads and asks; "postgres" by default.
+        user: Option<String>,
+        /// Settings of the throw-away server, beside firedrill's own.
+        #[serde(default)]
+        settings: BTreeMap<String, String>,
     },
 }
 
@@ -400,5 +419,27 @@ pub enum CheckTable {
         pattern: Option<String>,
         /// Column of a CSV file or dotted path into JSON whose latest instant counts; the files' times where absent.
         field: Option<String>,
+        /// A query of a restored database whose one value is the newest instant, as "select max(recorded_at) from encounter".
+        query: Option<String>,
+        /// The service that is asked; the only one by default.
+        service: Option<String>,
+        /// The database in it.
+        database: Option<String>,
+    },
+    /// A question in a restored database's own language: one query with what it must answer, or exact counts of tables.
+    Sql {
+        /// Name of the check.
+        name: Option<String>,
+        /// The service that is asked; the only one by default.
+        service: Option<String>,
+        /// The database in it.
+        database: Option<String>,
+        /// One query of one row and one value.
+        query: Option<String>,
+        /// What it must be: a comparison, as ">= 1000", or a text, as "text: 4.2".
+        expect: Option<String>,
+        /// Tables and how many rows each must have, as { patient = ">= 1000" }; counted one by one.
+        #[serde(default)]
+        tables: BTreeMap<String, String>,
     },
 }

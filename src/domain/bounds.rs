@@ -21,6 +21,11 @@ impl Cpus {
         period_us * self.0 as u64 / 1_000
     }
 
+    /// Processors that are at work at once, as whole ones: at least one.
+    pub const fn whole(self) -> u32 {
+        self.0.div_ceil(1_000)
+    }
+
     /// Whole seconds of processor time for seconds of wall time, at least one.
     pub const fn seconds_in(self, wall: u64) -> u64 {
         let seconds = wall.saturating_mul(self.0 as u64).div_ceil(1_000);

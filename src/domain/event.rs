@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Assessment, Blake3, BoundFacts, CaptureSource, CheckReport, Criticality, Egress, Elapsed, Finding, Measurements, Objectives, Period,
-    PlanRef, PointForm, Pseudonym, RestoreChain, RightsFacts, ScenarioName, ServedFacts, Sha256, Timestamp, ToolFacts, Transport, Verdict,
+    PlanRef, PointForm, Pseudonym, RestoreChain, RightsFacts, ScenarioName, ServedFacts, ServiceFacts, Sha256, Timestamp, ToolFacts,
+    Transport, Verdict,
 };
 
 /// A drill's id: a UUID of version 7 (RFC 9562), so that ids sort by time.
@@ -323,6 +324,11 @@ pub enum DrillEventKind {
         /// What it had served.
         served: ServedFacts,
     },
+    /// A service stood on the restored data, and answered.
+    ServiceReady {
+        /// Which.
+        service: ServiceFacts,
+    },
     /// A check ended.
     CheckEnded {
         /// How.
@@ -498,6 +504,7 @@ impl DrillState {
             | DrillEventKind::ChainRecorded { .. }
             | DrillEventKind::ToolFound { .. }
             | DrillEventKind::GatewayClosed { .. }
+            | DrillEventKind::ServiceReady { .. }
             | DrillEventKind::CheckEnded { .. }
             | DrillEventKind::DataDated { .. }
             | DrillEventKind::EgressRecorded { .. }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, LockMode, Period, Pseudonym, Right, Timestamp, TreeSummary};
+use super::{ByteSize, LockMode, Period, Pseudonym, Right, ServiceProblem, Timestamp, TreeSummary};
 
 /// Who is to blame, decided where the fact is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -170,12 +170,30 @@ pub enum FindingKind {
         /// Stands for what it said.
         output: Option<Pseudonym>,
     },
+    /// A service could not be brought back from it.
+    ServiceFailed {
+        /// Which service.
+        service: String,
+        /// What is wrong.
+        problem: ServiceProblem,
+        /// More, in our words.
+        how: String,
+        /// Stands for what its programs said.
+        output: Option<Pseudonym>,
+    },
     /// A check was asked and answered no.
     CheckFailed {
         /// What was expected.
         expected: String,
         /// What was observed.
         observed: String,
+    },
+    /// A restored database answered a question with an error.
+    QueryRefused {
+        /// The error's standard code or name.
+        state: String,
+        /// Stands for what the server said.
+        output: Option<Pseudonym>,
     },
     /// Nothing was asserted about restored content.
     NoAssertions,
@@ -302,6 +320,15 @@ pub enum FindingKind {
         /// Why.
         reason: String,
     },
+    /// A service could not be started here, and that says nothing about the backup.
+    ServiceCouldNotRun {
+        /// Which service.
+        service: String,
+        /// Why, and what to try.
+        reason: String,
+        /// Stands for what its programs said.
+        output: Option<Pseudonym>,
+    },
     /// A foreign tool could not ask the backup at all.
     ToolCouldNotRun {
         /// Which tool.
@@ -382,11 +409,15 @@ impl fmt::Display for FindingKind {
             }
             K::ToolFailed { tool, how, .. } => write!(f, "{tool} could not restore it: {how}"),
             K::ToolCouldNotRun { tool, reason, .. } => write!(f, "{tool} could not ask the backup: {reason}"),
+            K::ServiceFailed { service, problem, how, .. } if how.is_empty() => write!(f, "{service}: {}", problem.words()),
+            K::ServiceFailed { service, problem, how, .. } => write!(f, "{service}: {}: {how}", problem.words()),
+            K::ServiceCouldNotRun { service, reason, .. } => write!(f, "{service} could not be started here: {reason}"),
             K::WritesRefused { writes: 1, first } => write!(f, "a tool tried once to write to the backup ({first}), and was refused"),
             K::WritesRefused { writes, first } => {
                 write!(f, "tools tried {writes} times to write to the backup, the first time {first}, and were refused")
             }
             K::CheckFailed { expected, observed } => write!(f, "expected {expected}, observed {observed}"),
+            K::QueryRefused { state, .. } => write!(f, "the restored database answers with an error ({state})"),
             K::NoAssertions => f.write_str("nothing was asserted about restored content, so nothing is proven"),
             K::CapturedInFuture { ahead } => {
                 write!(f, "the data claims to be {ahead} in the future: this host's clock or the producer's is wrong")

@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, RightsPolicy, Selection, ToolStep};
+use super::{
+    ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, RightsPolicy, Selection, ServiceStep, ToolStep,
+};
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -289,6 +291,8 @@ pub enum RestoreStep {
     Archive,
     /// Have a foreign tool restore.
     Tool(Box<ToolStep>),
+    /// Start a service on what was restored.
+    Service(Box<ServiceStep>),
 }
 
 /// One check.
@@ -330,6 +334,45 @@ pub enum CheckKind {
         /// Where to look.
         from: FreshnessSource,
     },
+    /// A question in a restored database's own language.
+    Sql {
+        /// Which database.
+        of: DatabaseRef,
+        /// What is asked.
+        ask: SqlAsk,
+    },
+}
+
+/// A database of a service that the restore started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatabaseRef {
+    /// The service's name; the only one where nothing is said.
+    pub service: Option<String>,
+    /// The database in it; the one of its step where nothing is said.
+    pub database: Option<String>,
+}
+
+/// What a `sql` check asks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SqlAsk {
+    /// One query of one row and one value.
+    Query {
+        /// The query.
+        query: String,
+        /// What the value must be.
+        expect: SqlExpect,
+    },
+    /// Rows of tables, counted one by one.
+    Tables(std::collections::BTreeMap<String, Comparison>),
+}
+
+/// What the one value of a query must be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SqlExpect {
+    /// A number that compares so.
+    Number(Comparison),
+    /// Exactly this text.
+    Text(String),
 }
 
 impl CheckKind {
@@ -340,6 +383,7 @@ impl CheckKind {
             CheckKind::Files { .. } => "files",
             CheckKind::Command { .. } => "command",
             CheckKind::Freshness { .. } => "freshness",
+            CheckKind::Sql { .. } => "sql",
         }
     }
 }
@@ -358,6 +402,13 @@ pub enum FreshnessSource {
         pattern: String,
         /// Column name, or dotted path into JSON.
         field: String,
+    },
+    /// The one value of a query.
+    Query {
+        /// Which database.
+        of: DatabaseRef,
+        /// The query.
+        query: String,
     },
 }
 
@@ -396,9 +447,17 @@ impl Scenario {
     /// The foreign tools that restore, in order; none where the native pipeline does.
     pub fn tool_steps(&self) -> Vec<&ToolStep> {
         let steps = self.restore.iter().filter_map(|step| match step {
-            RestoreStep::Archive => None,
+            RestoreStep::Archive | RestoreStep::Service(_) => None,
             RestoreStep::Tool(step) => Some(&**step),
         });
         steps.collect()
+    }
+
+    /// The services that are started on what was restored, in order.
+    pub fn service_steps(&self) -> impl Iterator<Item = &ServiceStep> {
+        self.restore.iter().filter_map(|step| match step {
+            RestoreStep::Archive | RestoreStep::Tool(_) => None,
+            RestoreStep::Service(step) => Some(&**step),
+        })
     }
 }

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use crate::checks::{Entries, Programs, Ran, Tree};
 use crate::domain::{Aspect, FileEntry, Period, RestorePath};
 use crate::restore::Restored;
-use crate::sandbox::{CommandSpec, Ended, Sandbox, SandboxError};
+use crate::sandbox::{Afterwards, CommandSpec, Ended, Sandbox, SandboxError};
 use crate::tree::{WalkOptions, walk};
 
 /// The restored tree, reached by descriptor only.
@@ -61,12 +61,18 @@ pub(super) struct InSandbox<'a> {
     pub(super) sandbox: &'a Sandbox,
     /// The scenario's time for the whole drill: no single command gets more.
     pub(super) time: Period,
+    /// Whether servers run, which a check must leave running.
+    pub(super) beside_servers: bool,
 }
 
 #[async_trait]
 impl Programs for InSandbox<'_> {
     async fn run(&self, command: &[String]) -> Result<Ran, String> {
-        let spec = CommandSpec { timeout: Duration::from_secs(self.time.seconds.max(1)), ..CommandSpec::new(command.iter().cloned()) };
+        let spec = CommandSpec {
+            timeout: Duration::from_secs(self.time.seconds.max(1)),
+            afterwards: if self.beside_servers { Afterwards::LeaveRunning } else { Afterwards::KillRest },
+            ..CommandSpec::new(command.iter().cloned())
+        };
         match self.sandbox.run(&spec).await {
             Ok(exit) => Ok(match exit.ended {
                 Ended::Status(status) => Ran::Exited { status, truncated: exit.stdout_dropped > 0, stdout: exit.stdout },

@@ -335,7 +335,6 @@ impl Bench<'_> {
             return Err(self.restored_nothing(last, services).into());
         }
         recorder.record(DrillEventKind::Restored { facts: facts.clone() })?;
-        recorder.record(DrillEventKind::BecameUsable)?;
         Ok(Restored { facts, ..Restored::default() })
     }
 

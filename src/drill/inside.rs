@@ -2,6 +2,7 @@
 
 use super::blame::Stop;
 use super::leash::{Ended, LAST_WORDS, Leash};
+use super::services::{bring_up, time_left};
 use super::steps::{locate, preflight, restore, verify};
 use super::{Recorder, Services, foreign};
 use crate::domain::{DrillEventKind, Phase, Scenario, Selector};
@@ -17,22 +18,31 @@ pub(super) async fn in_sandbox(
 ) -> Result<(), Ended> {
     let (leash, mut idle) = Leash::new();
     let (flag, ended) = (leash.flag.clone(), leash.ended.clone());
+    let left = time_left(services, recorder, scenario);
     let work = async {
         if scenario.tool_steps().is_empty() {
             let located = locate(scenario, selector, services, recorder).await?;
             let prepared = preflight(scenario, services, sandbox, located, recorder).await?;
             let restored = restore(scenario, services, sandbox, prepared, &leash, recorder).await?;
+            let running = bring_up(scenario, services, sandbox, &left, recorder).await?;
             recorder.phase(Phase::Verify)?;
-            return verify(scenario, services, sandbox, restored, recorder).await;
+            return verify(scenario, services, sandbox, &restored, &running, recorder).await;
         }
         recorder.phase(Phase::Locate)?;
         let mut bench = foreign::open(scenario, selector, services, sandbox).await?;
         let outcome = bench.work(scenario, selector, services, sandbox, &leash, recorder).await; // kept: what was read is evidence too
-        if outcome.is_ok() {
+        let up = match &outcome {
+            Ok(_) => Some(bring_up(scenario, services, sandbox, &left, recorder).await), // kept likewise
+            Err(_) => None,
+        };
+        if matches!(up, Some(Ok(_))) {
             recorder.phase(Phase::Verify)?;
         }
         let unsettled = bench.close(scenario, services, recorder).await?;
-        verify(scenario, services, sandbox, outcome?, recorder).await?;
+        let restored = outcome?;
+        if let Some(running) = up {
+            verify(scenario, services, sandbox, &restored, &running?, recorder).await?;
+        }
         unsettled.map_or(Ok(()), |stop| Err(stop.into()))
     };
     let outcome = tokio::select! {

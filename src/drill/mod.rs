@@ -13,6 +13,7 @@ mod inside;
 mod leash;
 mod names;
 mod recorder;
+mod services;
 mod steps;
 
 use std::path::PathBuf;

@@ -80,6 +80,11 @@ impl<'a> Recorder<'a> {
         (self.clock.now(), self.clock.monotonic().since(self.origin))
     }
 
+    /// When the drill began, on the monotonic clock.
+    pub fn began(&self) -> Elapsed {
+        self.origin
+    }
+
     /// What happened so far.
     pub fn events(&self) -> &[DrillEvent] {
         &self.events

@@ -6,6 +6,7 @@ use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
 use super::leash::{Ended, Leash};
 use super::names::{nobody, object_name, path_name};
+use super::services::Running;
 use super::{Keys, Recorder, Services, as_of, chain};
 use crate::checks::{Restored as Asked, ask};
 use crate::codec::manifest::{self, Manifest, ProducerTrust, Role, SetObject, verify_manifest};
@@ -334,7 +335,6 @@ pub(super) async fn restore(
             .into_iter()
             .map(|(detail, count)| Finding::warning("restore", Cause::Backup, FindingKind::EntriesSkipped { count, detail })),
     )?;
-    recorder.record(DrillEventKind::BecameUsable)?;
     Ok(restored)
 }
 
@@ -342,11 +342,10 @@ pub(super) async fn verify(
     scenario: &Scenario,
     services: &Services<'_>,
     sandbox: &Sandbox,
-    restored: Restored,
+    restored: &Restored,
+    running: &Running<'_>,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
-    let started = recorder.started_at();
-    let tree = RestoredTree::new(sandbox.root()?, &restored);
     // content that differs from what the manifest says is never left to whether somebody asks
     let asked = scenario.checks.iter().any(|c| c.kind == CheckKind::Manifest);
     if let Some(compared) = restored.compared.as_ref().filter(|c| !asked && !c.is_clean()) {
@@ -357,9 +356,10 @@ pub(super) async fn verify(
         };
         recorder.found([Finding::backup("restore", kind)])?;
     }
+    let tree = RestoredTree::new(sandbox.root()?, restored);
     let pseudonym = |path: &RestorePath| path_name(services, path.as_bytes());
-    let programs = InSandbox { sandbox, time: scenario.limits.time };
-    let asked = Asked { tree: &tree, programs: &programs, started, pseudonym: &pseudonym };
+    let programs = InSandbox { sandbox, time: scenario.limits.time, beside_servers: running.any() };
+    let asked = Asked { tree: &tree, programs: &programs, databases: running, started: recorder.started_at(), pseudonym: &pseudonym };
     for check in &scenario.checks {
         let (report, newest) = ask(check, &asked).await;
         recorder.record(DrillEventKind::CheckEnded { report })?;

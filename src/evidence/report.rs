@@ -7,8 +7,8 @@ use super::limits::{Limit, limits};
 use super::{EvidenceError, KeyCustody, Signer};
 use crate::domain::{
     Assessment, CheckOutcome, CheckReport, Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, Egress, Elapsed, Finding,
-    Measurements, Phase, Plan, RestoreChain, RestoredFacts, RightsFacts, RunnerFacts, SandboxFacts, SelectedPoint, ServedFacts, Severity,
-    Timestamp, ToolFacts, Transport, Verdict, phase_lengths, recount,
+    Measurements, Phase, Plan, RestoreChain, RestoredFacts, RightsFacts, RunnerFacts, SandboxFacts, SelectedPoint, ServedFacts,
+    ServiceFacts, Severity, Timestamp, ToolFacts, Transport, Verdict, phase_lengths, recount,
 };
 
 /// The schema of `report.json`.
@@ -42,6 +42,9 @@ pub struct Report {
     /// Foreign tools that restored, in the order of the scenario; empty where the native pipeline did.
     #[serde(default)]
     pub tools: Vec<ToolFacts>,
+    /// Services that were started on what was restored; empty in evidence of older versions.
+    #[serde(default)]
+    pub services: Vec<ServiceFacts>,
     /// What the gateway served to them; `null` where none ran.
     #[serde(default)]
     pub served: Option<ServedFacts>,
@@ -194,6 +197,7 @@ impl Report {
             backup: Backup::default(),
             sandbox: None,
             tools: Vec::new(),
+            services: Vec::new(),
             served: None,
             restored: None,
             timeline: timeline(events),
@@ -233,6 +237,7 @@ impl Report {
                 self.backup.transport = Some(transport.clone());
             }
             DrillEventKind::ToolFound { tool } => self.tools.push(tool.clone()),
+            DrillEventKind::ServiceReady { service } => self.services.push(service.clone()),
             DrillEventKind::GatewayClosed { served } => self.served = Some(served.clone()),
             DrillEventKind::CheckEnded { report } => self.checks.push(report.clone()),
             DrillEventKind::Found { finding } => self.findings.push(finding.clone()),
@@ -279,7 +284,7 @@ impl Report {
     /// (definitions, limits, controls) are taken as they were signed; facts are not.
     pub(super) fn contradiction(&self, events: &[DrillEvent]) -> Result<Option<&'static str>, EvidenceError> {
         let folded = Self::from_events(events, self.issuer.clone())?;
-        let facts: [(&'static str, bool); 22] = [
+        let facts: [(&'static str, bool); 23] = [
             ("schema", folded.schema == self.schema),
             ("report id", folded.report_id == self.report_id),
             ("verdict", folded.verdict == self.verdict),
@@ -290,6 +295,7 @@ impl Report {
             ("backup", folded.backup == self.backup),
             ("sandbox", folded.sandbox == self.sandbox),
             ("tools", folded.tools == self.tools),
+            ("services", folded.services == self.services),
             ("what the gateway served", folded.served == self.served),
             ("restored content", folded.restored == self.restored),
             ("timeline", folded.timeline == self.timeline),

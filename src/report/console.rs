@@ -151,6 +151,9 @@ pub fn line(event: &DrillEvent) -> String {
             let refused = if served.refused == 0 { String::new() } else { format!(", {} refused", counted(served.refused, "write")) };
             format!("served {} in {requests}{refused}", ByteSize(served.bytes))
         }
+        DrillEventKind::ServiceReady { service } => {
+            format!("{} {} answers ({})", service.engine.word(), service.version, service.method)
+        }
         DrillEventKind::CheckEnded { report } => format!("check {}: {} ({})", report.name, outcome(report.outcome), report.observed),
         DrillEventKind::DataDated { at, source } => format!("data is of {}, known from the {source}", at.to_human()),
         DrillEventKind::Found { finding } => {

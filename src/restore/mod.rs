@@ -15,6 +15,7 @@ mod from_vault;
 mod index_file;
 mod pump;
 mod sealed;
+pub mod service;
 pub mod tool;
 mod tree_writer;
 

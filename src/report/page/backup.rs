@@ -50,6 +50,7 @@ pub(super) fn backup(report: &Report) -> Vec<Row> {
         });
     }
     rows.extend(tools(report));
+    rows.extend(services(report));
     if let Some(locks) = locks(report) {
         rows.push(Row::new("Object lock", locks));
     }
@@ -99,6 +100,16 @@ fn chain_rows(summary: &ChainSummary) -> Vec<Row> {
         rows.push(Row::toned("Lock policy", words, tone));
     }
     rows
+}
+
+fn services(report: &Report) -> Vec<Row> {
+    let rows = report.services.iter().flat_map(|service| {
+        let digest = service.sha256.as_ref().map(|d| format!(", SHA-256 {d}")).unwrap_or_default();
+        let of = service.recorded.as_ref().map(|version| format!(", from a backup of version {version}")).unwrap_or_default();
+        let what = format!("{} {} ({}{digest}), {}{of}", service.engine.word(), service.version, service.path, service.method);
+        [Row::new("Started on it", what), Row::new("Known by", service.identity.clone())]
+    });
+    rows.collect()
 }
 
 fn tools(report: &Report) -> Vec<Row> {

@@ -236,7 +236,9 @@ impl Init<'_> {
                 match String::from_utf8_lossy(&text).split_once(' ') {
                     None => Ok(child),
                     Some((errno, step)) => {
-                        kill_all();
+                        if order.afterwards == Afterwards::KillRest {
+                            kill_all();
+                        }
                         Err((step.to_owned(), io::Error::from_raw_os_error(errno.parse().unwrap_or(0))))
                     }
                 }

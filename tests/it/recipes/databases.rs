@@ -12,7 +12,7 @@ use crate::servers::Locking;
 const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
 
 /// A server that is backed up: its own directory, its own user where the tests run as root, a socket and no port.
-struct Server {
+pub(super) struct Server {
     directory: tempfile::TempDir,
     stop: &'static str,
 }
@@ -26,9 +26,14 @@ impl Server {
         server
     }
 
+    /// A file of its directory.
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// Runs a script there, as the server's user.
     #[track_caller]
-    fn shell(&self, environment: &[(&'static str, String)], script: &str) -> String {
+    pub(super) fn shell(&self, environment: &[(&'static str, String)], script: &str) -> String {
         succeeds(script, self.command(script).envs(environment.iter().map(|(k, v)| (k, v))))
     }
 
@@ -54,7 +59,7 @@ impl Server {
     }
 
     /// PostgreSQL with one table of patients, its key and an index; its WAL goes nowhere yet.
-    fn postgres() -> Self {
+    pub(super) fn postgres() -> Self {
         Self::new(
             &format!(
                 r#"initdb -D data -U postgres -A trust -E UTF8 --no-sync >/dev/null

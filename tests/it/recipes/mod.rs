@@ -15,6 +15,7 @@ use crate::servers::{self, Locking, ceph};
 mod databases;
 mod files;
 mod objects;
+mod postgres;
 
 /// A bucket, and tools at home that write to it.
 struct Vault<'a> {

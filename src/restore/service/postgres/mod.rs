@@ -1,0 +1,70 @@
+//! PostgreSQL: dumps loaded into a cluster made on the spot.
+
+mod cluster;
+mod logical;
+mod words;
+
+use async_trait::async_trait;
+
+use self::cluster::Cluster;
+use super::{AskError, Rows, Service, ServiceError, Shop};
+use crate::domain::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceProblem};
+
+/// A cluster in its life.
+pub(super) struct Postgres {
+    name: String,
+    step: PostgresStep,
+    cluster: Option<Cluster>,
+    /// The version that the backup names.
+    recorded: Option<String>,
+    /// How it was restored, in our words.
+    method: String,
+}
+
+impl Postgres {
+    pub(super) fn new(name: &str, step: &PostgresStep) -> Self {
+        Self { name: name.to_owned(), step: step.clone(), cluster: None, recorded: None, method: String::new() }
+    }
+
+    fn cluster(&self) -> Result<&Cluster, AskError> {
+        self.cluster.as_ref().ok_or_else(|| AskError::BadQuestion { reason: "its server was never started".to_owned(), output: Vec::new() })
+    }
+}
+
+#[async_trait]
+impl Service for Postgres {
+    async fn load(&mut self, shop: &Shop<'_>) -> Result<(), ServiceError> {
+        match self.step.from.clone() {
+            PostgresBackup::Dump { dump, globals, jobs } => {
+                let loaded = logical::load(shop, &self.step, &dump, globals.as_deref(), jobs).await?;
+                (self.cluster, self.recorded, self.method) = (Some(loaded.cluster), loaded.recorded, loaded.method);
+            }
+        }
+        Ok(())
+    }
+
+    async fn ready(&mut self, shop: &Shop<'_>) -> Result<ServiceFacts, ServiceError> {
+        let Some(cluster) = &mut self.cluster else { return Err(ServiceError::runner("nothing was loaded", [])) };
+        let (version, identity) = cluster.prove_identity(shop).await?;
+        if cluster.database.is_none() {
+            cluster.database = cluster.largest_database(shop).await?;
+        }
+        if !cluster.has_a_row(shop).await? {
+            return Err(ServiceError::backup(ServiceProblem::Empty, "no table of the database has a row", []));
+        }
+        Ok(ServiceFacts {
+            name: self.name.clone(),
+            engine: Engine::Postgres,
+            version,
+            path: cluster.programs.join("postgres").display().to_string(),
+            sha256: Some(super::shop::digest_of(&cluster.programs.join("postgres"))?),
+            recorded: self.recorded.clone(),
+            method: self.method.clone(),
+            identity,
+        })
+    }
+
+    async fn query(&self, shop: &Shop<'_>, database: Option<&str>, sql: &str) -> Result<Rows, AskError> {
+        self.cluster()?.query(shop, database, sql).await
+    }
+}

@@ -1,0 +1,146 @@
+//! PostgreSQL really started on what was restored, and asked: dumps of a real server in every format, and their damaged twins.
+
+use std::path::PathBuf;
+
+use super::databases::Server;
+use crate::drills::{Drilled, Home, PATIENT, holds, zstd_bytes};
+
+/// Dumps of one server, sealed one after the other.
+struct Dumps {
+    home: Home,
+    server: Server,
+}
+
+impl Dumps {
+    fn new() -> Self {
+        let dumps = Self { home: Home::new(), server: Server::postgres() };
+        dumps.server.shell(
+            &[],
+            "psql -q postgres -c 'create role app' -c 'create database ehr' && psql -q ehr -c \
+             \"create table patient (id int primary key, name text not null, seen timestamptz not null); alter table patient owner to app; \
+             insert into patient select i, 'x' || i, now() from generate_series(1, 500) i\" && pg_dumpall --globals-only > globals.sql",
+        );
+        dumps
+    }
+
+    /// Dumps by `script`, which makes files in `out`, and backs them up as a tar.
+    fn back_up(&self, script: &str) {
+        self.server.shell(&[], &format!("rm -rf out; mkdir out; {script}; tar -cf out.tar -C out ."));
+        let tar = std::fs::read(self.server.path("out.tar")).unwrap();
+        self.home.shell("rm -rf backups; mkdir backups");
+        self.home.bare(&self.home.bare_name(1), &self.home.age(&zstd_bytes(&tar)));
+    }
+
+    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+        self.home.named_scenario(
+            "ehr",
+            &format!(
+                "objectives = {{ rpo = \"24h\", rto = \"10m\" }}\n[sandbox]\nmemory = \"1GiB\"\nprocesses = 64\n\
+                 scratch = {{ kind = \"tmpfs\", size = \"512MiB\" }}\n[[restore]]\nmethod = \"postgres\"\n{step}\n{checks}"
+            ),
+        )
+    }
+
+    fn drill(&self, step: &str, checks: &str) -> Drilled {
+        self.home.drill(&self.scenario(step, checks))
+    }
+}
+
+const CHECKS: &str = r#"
+[[check]]
+kind = "sql"
+name = "patients are there"
+query = "select count(*) from patient"
+expect = ">= 500"
+[[check]]
+kind = "sql"
+name = "exact counts"
+tables = { "public.patient" = "= 500" }
+[[check]]
+kind = "freshness"
+query = "select max(seen) from patient"
+"#;
+
+const WITH_GLOBALS: &str = "dump = \"ehr*\"\nglobals = \"globals.sql\"\ndatabase = \"ehr\"";
+
+#[test]
+fn every_format_of_pg_dump_is_loaded_and_answers() {
+    let dumps = Dumps::new();
+    for format in ["plain", "custom", "directory", "tar"] {
+        dumps.back_up(&format!("pg_dump -F {format} -f out/ehr.dump ehr; cp globals.sql out"));
+        let drilled = dumps.drill(WITH_GLOBALS, CHECKS).ends("PASSED");
+        let report = &drilled.report;
+        let service = &report["services"][0];
+        assert_eq!((&service["engine"], &service["name"]), (&"postgres".into(), &"postgres".into()), "{format}");
+        assert!(service["method"].as_str().unwrap().contains(format), "{service}");
+        assert!(service["recorded"].as_str().unwrap().starts_with("15."), "{service}");
+        assert_eq!(report["measurements"]["data_age"]["source"], "content");
+        let phases: Vec<_> = report["timeline"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap()).collect();
+        assert!(phases.windows(3).any(|w| w == ["load", "ready", "verify"]), "{phases:?}");
+        drilled.left_nothing();
+    }
+    // the whole cluster in one text, its roles and databases made by itself
+    dumps.back_up("pg_dumpall > out/all.sql");
+    dumps.drill("dump = \"all.sql\"\ndatabase = \"ehr\"", CHECKS).ends("PASSED");
+}
+
+#[test]
+fn a_dump_that_does_not_come_back_fails_with_its_reason() {
+    let dumps = Dumps::new();
+    let problem = |drilled: Drilled, problem: &str| drilled.ends("FAILED").blames_backup("service_failed", &[("problem", problem)]);
+    let alone = "dump = \"ehr*\"\ndatabase = \"ehr\"";
+    // the role that owns the table is in no globals
+    dumps.back_up("pg_dump -F custom -f out/ehr.dump ehr");
+    problem(dumps.drill(alone, CHECKS), "roles_missing");
+    // every row, and nothing after them
+    dumps.back_up("pg_dump ehr | sed '/^\\\\\\.$/q' > out/ehr.sql; cp globals.sql out");
+    problem(dumps.drill(WITH_GLOBALS, CHECKS), "input_truncated");
+    dumps
+        .back_up("pg_dump -F custom ehr > all.dump; head -c $(($(stat -c %s all.dump) - 300)) all.dump > out/ehr.dump; cp globals.sql out");
+    let drilled = dumps.drill(WITH_GLOBALS, CHECKS).ends("FAILED");
+    drilled.because("service_failed");
+    // a full disk's zeros, and nothing at all
+    dumps.back_up("head -c 100000 /dev/zero > out/ehr.dump; cp globals.sql out");
+    problem(dumps.drill(WITH_GLOBALS, CHECKS), "input_unusable");
+    dumps.back_up("cp globals.sql out");
+    problem(dumps.drill(WITH_GLOBALS, CHECKS), "input_missing");
+    // tables without a row: a server that answers is no restore
+    dumps.back_up("pg_dump --schema-only -F custom -f out/ehr.dump ehr; cp globals.sql out");
+    problem(dumps.drill(WITH_GLOBALS, CHECKS), "empty");
+    // what a newer pg_dump writes, and a server of the recorded version refuses
+    dumps.back_up(
+        "pg_dump ehr | sed 's/^-- Dumped by pg_dump version .*/-- Dumped by pg_dump version 17.2/; \
+         s/^SET lock_timeout = 0;/&\\nSET transaction_timeout = 0;/' > out/ehr.sql; cp globals.sql out",
+    );
+    problem(dumps.drill(WITH_GLOBALS, CHECKS), "newer_client");
+}
+
+#[test]
+fn a_check_that_is_answered_no_fails_and_one_that_cannot_be_asked_is_inconclusive() {
+    let dumps = Dumps::new();
+    dumps.back_up("pg_dump -F custom -f out/ehr.dump ehr; cp globals.sql out");
+    let one = |query: &str, expect: &str| {
+        let checks = format!("[[check]]\nkind = \"sql\"\nname = \"asked\"\nquery = \"{query}\"\nexpect = \"{expect}\"");
+        dumps.drill(WITH_GLOBALS, &checks)
+    };
+    one("select count(*) from patient", "> 500").ends("FAILED").blames_backup("check_failed", &[("check", "asked")]);
+    let refused = one("select count(*) from encounter", ">= 0").ends("FAILED");
+    refused.blames_backup("query_refused", &[("state", "undefined_table")]);
+    one("selct", ">= 0").ends("INCONCLUSIVE").blames_runner("could_not_run", &[("check", "asked")]);
+    // checks read: what would change the restored data is refused
+    one("delete from patient returning 1", ">= 0").ends("INCONCLUSIVE").blames_runner("could_not_run", &[("check", "asked")]);
+    // a version that is not installed is no fault of the backup
+    let other = dumps.drill(&format!("{WITH_GLOBALS}\nversion = 9"), CHECKS);
+    other.ends("INCONCLUSIVE").blames_runner("service_could_not_run", &[("service", "postgres")]);
+}
+
+#[test]
+fn a_source_that_stopped_being_backed_up_fails_on_rpo_from_content() {
+    let dumps = Dumps::new();
+    dumps.server.shell(&[], "psql -q ehr -c \"update patient set seen = now() - interval '10 days'\"");
+    dumps.back_up("pg_dump -F custom -f out/ehr.dump ehr; cp globals.sql out");
+    let drilled = dumps.drill(WITH_GLOBALS, CHECKS).ends("FAILED");
+    drilled.because("objective_missed");
+    let report = std::fs::read(drilled.evidence.join("report.json")).unwrap();
+    assert!(!holds(&report, PATIENT.as_bytes()));
+}
