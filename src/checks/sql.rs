@@ -80,7 +80,7 @@ pub(super) fn one_value(rows: &Rows) -> Result<Option<&str>, String> {
 }
 
 /// A whole number as databases print it, as `12` and `12.00`.
-pub(super) fn number(text: &str) -> Option<u64> {
+fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     let whole = text.split_once('.').filter(|(_, zeros)| zeros.bytes().all(|b| b == b'0')).map_or(text, |(whole, _)| whole);
     whole.parse().ok().or(match text {
@@ -91,7 +91,7 @@ pub(super) fn number(text: &str) -> Option<u64> {
 }
 
 /// A table's name, with its schema or without, as the database quotes it.
-pub(super) fn identifier(engine: Engine, name: &str) -> String {
+fn identifier(engine: Engine, name: &str) -> String {
     let quote = match engine {
         Engine::Postgres => '"',
     };

@@ -131,7 +131,7 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn maybe<T: FromStr>(&mut self, at: &str, text: Option<&String>) -> Option<T>
+    fn maybe<T: FromStr>(&mut self, at: &str, text: Option<&String>) -> Option<T>
     where
         T::Err: Display,
     {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use super::blame::Stop;
-use super::leash::{Ended, Leash};
-use super::names::{nobody, object_name};
+use super::leash::{Ended, LAST_MOMENTS, Leash};
+use super::names::{nobody, object_name, output_name};
 use super::{RecordError, Recorder, Services, as_of, chain, steps};
 use crate::domain::{
     ByteSize, CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader,
@@ -34,8 +34,6 @@ const OVERLAY: u64 = 16 << 20;
 const LISTING: usize = 64 << 20;
 /// Bytes of what a tool prints while it restores that are looked at.
 const OUTPUT: usize = 4 << 20;
-/// What is left of the drill's time for telling what a tool that hangs had read.
-const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// Refused writes that the evidence lists.
 const REFUSALS: usize = 20;
 
@@ -506,12 +504,9 @@ fn is_write(operation: &str) -> bool {
     !["Get", "Head", "List"].iter().any(|word| operation.starts_with(word))
 }
 
-/// What a tool printed, under a pseudonym: for the annex alone.
+/// What a tool printed, under a pseudonym.
 fn keep_output(services: &Services<'_>, exit: &Exit) -> crate::domain::Pseudonym {
-    let words = tool::last_words(exit);
-    let name = services.pseudonyms.output(&words);
-    (services.names)(&name, &words);
-    name
+    output_name(services, &tool::last_words(exit))
 }
 
 fn count(root: &std::os::fd::OwnedFd) -> Result<RestoredFacts, crate::tree::WalkError> {

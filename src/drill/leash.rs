@@ -29,6 +29,9 @@ impl<E: Into<Stop>> From<E> for Ended {
 /// How long a blocking thread gets to notice that the drill is over.
 pub(super) const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// What is left of the drill's time for telling what a program that hangs had done.
+pub(super) const LAST_MOMENTS: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// What work on blocking threads carries: what ends it, at work and while it waits for the storage, and a sign of life.
 pub(super) struct Leash {
     pub(super) flag: CancelFlag,

@@ -17,6 +17,15 @@ pub(super) fn path_name(services: &Services<'_>, path: &[u8]) -> Pseudonym {
     name
 }
 
+/// For what a program printed, of which the end is kept: for the annex alone.
+pub(super) fn output_name(services: &Services<'_>, output: &[u8]) -> Pseudonym {
+    const KEPT: usize = 64 << 10;
+    let words = &output[output.len().saturating_sub(KEPT)..];
+    let name = services.pseudonyms.output(words);
+    (services.names)(&name, words);
+    name
+}
+
 /// Where no object is to blame.
 pub(super) fn nobody() -> Pseudonym {
     Pseudonym("storage".to_owned())

@@ -7,15 +7,13 @@ use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 
 use super::blame::Stop;
-use super::leash::Ended;
+use super::leash::{Ended, LAST_MOMENTS};
+use super::names::output_name;
 use super::{Recorder, Services};
 use crate::checks::{Databases, NoAnswer, Rows};
-use crate::domain::{Cause, DatabaseRef, DrillEventKind, Engine, Finding, FindingKind, Phase, Pseudonym, Scenario, ServiceStep, Severity};
+use crate::domain::{Cause, DatabaseRef, DrillEventKind, Engine, Finding, FindingKind, Phase, Scenario, ServiceStep, Severity};
 use crate::restore::service::{self, AskError, Service, Shop};
 use crate::sandbox::{Sandbox, SandboxError};
-
-/// What is left of the drill's time for telling what became of a service that hangs.
-const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
 /// Services that were started, and what they work with.
 pub(super) struct Running<'a> {
@@ -92,20 +90,11 @@ pub(super) fn time_left<'a>(
 fn remarks(step: &ServiceStep, shop: &Shop<'_>, services: &Services<'_>) -> Vec<Finding> {
     let noted = std::mem::take(&mut *shop.remarks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let finding = |remark: service::Remark| {
-        let output = (!remark.output.is_empty()).then(|| keep(services, &remark.output));
+        let output = (!remark.output.is_empty()).then(|| output_name(services, &remark.output));
         let kind = FindingKind::ServiceFailed { service: step.name.clone(), problem: remark.problem, how: remark.how, output };
         Finding { check: "load".to_owned(), severity: remark.severity, cause: Cause::Backup, kind }
     };
     noted.into_iter().map(finding).collect()
-}
-
-/// What a program said, under a pseudonym: for the annex alone.
-pub(super) fn keep(services: &Services<'_>, output: &[u8]) -> Pseudonym {
-    const KEPT: usize = 64 << 10;
-    let words = &output[output.len().saturating_sub(KEPT)..];
-    let name = services.pseudonyms.output(words);
-    (services.names)(&name, words);
-    name
 }
 
 impl Running<'_> {
@@ -128,11 +117,11 @@ impl Running<'_> {
     fn no_answer(&self, error: AskError) -> NoAnswer {
         match error {
             AskError::Refused { state, output } => {
-                NoAnswer::Refused { state, output: (!output.is_empty()).then(|| keep(self.told, &output)) }
+                NoAnswer::Refused { state, output: (!output.is_empty()).then(|| output_name(self.told, &output)) }
             }
             AskError::BadQuestion { reason, output } => {
                 if !output.is_empty() {
-                    keep(self.told, &output);
+                    output_name(self.told, &output);
                 }
                 NoAnswer::NotAsked { reason }
             }
@@ -159,7 +148,7 @@ impl Stop {
     fn service(phase: Phase, name: &str, error: &service::ServiceError, services: &Services<'_>) -> Self {
         use service::ServiceError as E;
         let step = phase.word();
-        let kept = |output: &[u8]| (!output.is_empty()).then(|| keep(services, output));
+        let kept = |output: &[u8]| (!output.is_empty()).then(|| output_name(services, output));
         let service = name.to_owned();
         let finding = match error {
             E::Backup { problem, how, output } => {

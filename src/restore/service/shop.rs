@@ -50,7 +50,6 @@ pub struct Input {
 pub struct Job {
     argv: Vec<String>,
     env: Vec<(String, String)>,
-    files: Vec<(String, Vec<u8>)>,
     time: Option<Duration>,
     output: Option<usize>,
 }
@@ -74,11 +73,6 @@ impl Job {
     /// With a variable in its environment.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
-        self
-    }
-    /// With a small file at [`crate::sandbox::PRIVATE_FILES`].
-    pub fn file(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
-        self.files.push((name.to_owned(), bytes.into()));
         self
     }
     /// With less time than the drill has left.
@@ -171,12 +165,7 @@ impl Shop<'_> {
         let read = || -> std::io::Result<Vec<u8>> {
             let path = format!("{SERVICES}/{}/{room}/{name}", self.name);
             let kit = self.sandbox.kit().map_err(std::io::Error::other)?;
-            let mut file = File::from(openat2(&kit, path, READ, Mode::empty(), WITHIN)?);
-            let size = file.metadata()?.len();
-            file.seek(SeekFrom::Start(size.saturating_sub(bytes)))?;
-            let mut end = Vec::new();
-            file.take(bytes).read_to_end(&mut end)?;
-            Ok(end)
+            end_of(File::from(openat2(&kit, path, READ, Mode::empty(), WITHIN)?), bytes)
         };
         read().unwrap_or_default()
     }
@@ -257,13 +246,7 @@ impl Shop<'_> {
 
     /// The last bytes of a file of the restored tree, as many as there are.
     pub fn end(&self, input: &Input, bytes: u64) -> Vec<u8> {
-        let mut end = Vec::new();
-        if let Ok(mut file) = self.open(&input.path)
-            && file.seek(SeekFrom::Start(input.size.saturating_sub(bytes))).is_ok()
-        {
-            let _ = file.take(bytes).read_to_end(&mut end);
-        }
-        end
+        self.open(&input.path).and_then(|file| end_of(file, bytes)).unwrap_or_default()
     }
 
     /// Runs a program to its end; servers go on.
@@ -274,7 +257,6 @@ impl Shop<'_> {
         let left = (self.left)().max(Duration::from_secs(1));
         let spec = CommandSpec {
             env: self.environment().into_iter().chain(job.env).collect(),
-            files: job.files,
             timeout: job.time.map_or(left, |time| time.min(left)),
             output_cap: job.output.unwrap_or(OUTPUT),
             afterwards: Afterwards::LeaveRunning,
@@ -292,21 +274,19 @@ impl Shop<'_> {
         environment
     }
 
-    /// Where a program is, and the digest of its file.
-    ///
-    /// # Errors
-    /// [`ServiceError::Runner`] where it is not installed.
-    pub fn program(&self, name: &str) -> Result<(PathBuf, Sha256), ServiceError> {
-        let path = tool::look_up(name, self.directories).map_err(|e| ServiceError::runner(format!("{e}; {}", e.advice()), []))?;
-        let digest = digest_of(&path)?;
-        Ok((path, digest))
-    }
-
     /// Notes what is worth knowing.
     pub fn remark(&self, severity: Severity, problem: ServiceProblem, how: impl Into<String>, output: impl Into<Vec<u8>>) {
         let remark = Remark { severity, problem, how: how.into(), output: output.into() };
         self.remarks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(remark);
     }
+}
+
+fn end_of(mut file: File, bytes: u64) -> std::io::Result<Vec<u8>> {
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(bytes)))?;
+    let mut end = Vec::new();
+    file.take(bytes).read_to_end(&mut end)?;
+    Ok(end)
 }
 
 /// SHA-256 of a program's file.

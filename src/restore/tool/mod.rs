@@ -227,7 +227,7 @@ pub async fn find(step: &ToolStep, directories: &[PathBuf], sandbox: &Sandbox) -
     Ok(ToolFacts { tool: step.tool.clone(), path: path.display().to_string(), version, sha256 })
 }
 
-pub(super) fn look_up(tool: &str, directories: &[PathBuf]) -> Result<PathBuf, ToolError> {
+fn look_up(tool: &str, directories: &[PathBuf]) -> Result<PathBuf, ToolError> {
     let is_program = |path: &Path| path.metadata().is_ok_and(|m| m.is_file() && std::os::unix::fs::MetadataExt::mode(&m) & 0o111 != 0);
     if tool.starts_with('/') {
         let path = PathBuf::from(tool);
