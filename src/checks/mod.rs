@@ -17,8 +17,8 @@ use async_trait::async_trait;
 pub use glob::{Glob, GlobError};
 
 use crate::domain::{
-    Aspect, CheckKind, CheckOutcome, CheckReport, CheckSpec, DatabaseRef, Engine, FileEntry, Finding, FindingKind, FreshnessSource,
-    Pseudonym, RestorePath, Severity, Timestamp,
+    Aspect, CheckKind, CheckOutcome, CheckReport, CheckSpec, DatabaseRef, Engine, FileEntry, Finding, FindingKind, Fingerprint,
+    FreshnessSource, IntegrityAnswer, IntegrityDepth, Pseudonym, RestorePath, Sample, SchemaObject, Severity, Timestamp,
 };
 
 /// Entries of a tree in the order of [`RestorePath`].
@@ -117,6 +117,26 @@ pub trait Databases: Send + Sync {
     /// # Errors
     /// [`NoAnswer`].
     async fn query(&self, of: &DatabaseRef, sql: &str) -> Result<Rows, NoAnswer>;
+    /// Every object of the schema, the system's own left out.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    async fn objects(&self, of: &DatabaseRef) -> Result<Vec<SchemaObject>, NoAnswer>;
+    /// Fingerprints of these tables, or of all where none is named.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    async fn fingerprints(
+        &self,
+        of: &DatabaseRef,
+        tables: &[String],
+        sample: Option<Sample>,
+    ) -> Result<Vec<(String, Fingerprint)>, NoAnswer>;
+    /// Has the engine look into its own files.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    async fn integrity(&self, of: &DatabaseRef, depth: IntegrityDepth) -> Result<IntegrityAnswer, NoAnswer>;
 }
 
 /// What checks are asked of.
@@ -325,6 +345,15 @@ pub(crate) mod testing {
         }
         async fn query(&self, _of: &DatabaseRef, _sql: &str) -> Result<Rows, NoAnswer> {
             self.0.clone()
+        }
+        async fn objects(&self, _of: &DatabaseRef) -> Result<Vec<SchemaObject>, NoAnswer> {
+            Ok(Vec::new())
+        }
+        async fn fingerprints(&self, _: &DatabaseRef, _: &[String], _: Option<Sample>) -> Result<Vec<(String, Fingerprint)>, NoAnswer> {
+            Ok(Vec::new())
+        }
+        async fn integrity(&self, _of: &DatabaseRef, _depth: IntegrityDepth) -> Result<IntegrityAnswer, NoAnswer> {
+            Ok(IntegrityAnswer::default())
         }
     }
 

@@ -35,6 +35,8 @@ pub enum Phase {
     Preflight,
     /// Fetch, unseal, unpack, write, hash: one streaming pass.
     Restore,
+    /// Checks of restored files that a service is about to change: a server started on a data directory writes into it.
+    Inspect,
     /// Loading services with what was restored.
     Load,
     /// Waiting until it is usable.
@@ -50,7 +52,7 @@ impl Phase {
     pub const fn counts(self) -> bool {
         match self {
             Phase::Provision | Phase::Locate | Phase::Preflight | Phase::Restore | Phase::Load | Phase::Ready => true,
-            Phase::Verify | Phase::Teardown => false,
+            Phase::Inspect | Phase::Verify | Phase::Teardown => false,
         }
     }
     /// As shown to people.
@@ -60,6 +62,7 @@ impl Phase {
             Phase::Locate => "locate",
             Phase::Preflight => "preflight",
             Phase::Restore => "restore",
+            Phase::Inspect => "inspect",
             Phase::Load => "load",
             Phase::Ready => "ready",
             Phase::Verify => "verify",

@@ -5,6 +5,7 @@
 mod bounds;
 mod chain;
 mod comparison;
+mod database;
 mod digest;
 mod egress;
 mod event;
@@ -31,6 +32,7 @@ pub use chain::{
     Caches, ChainFile, ChainSummary, LockPolicyVerdict, LockTotals, ObjectRead, RangeRead, Reader, ReaderTotals, RestoreChain,
 };
 pub use comparison::{Comparison, ComparisonError, Operator};
+pub use database::{Fingerprint, IntegrityAnswer, IntegrityDepth, ObjectClass, Sample, SchemaObject};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
 pub use egress::{Egress, EgressAttempt, EgressPolicy, EgressProtocol};
 pub use event::{

@@ -1,8 +1,8 @@
 //! What a list of events amounts to: one pure fold, used by the drill that concludes and by the verifier that doubts it.
 
 use super::{
-    Achieved, Assessment, CheckOutcome, DrillEvent, DrillEventKind, Finding, Measurements, Period, Recovery, Timestamp, Verdict, assess,
-    conclude,
+    Achieved, Assessment, CheckOutcome, DrillEvent, DrillEventKind, Elapsed, Finding, Measurements, Period, Recovery, Timestamp, Verdict,
+    assess, conclude,
 };
 
 /// Everything a verdict rests on, counted again from the events alone.
@@ -49,7 +49,7 @@ pub fn recount(events: &[DrillEvent]) -> Option<Recount> {
     Some(Recount { measurements, assessments, findings, assertions, verdict })
 }
 
-/// Recovery time ends at `BecameUsable`. Data age counts only what was restored: the newest date found in the content,
+/// Recovery time ends at `BecameUsable`, less the phases before it that do not count. Data age counts only what was restored: the newest date found in the content,
 /// else what the recovery point says of its capture. It is taken at the drill's start, and never below zero.
 fn measure(events: &[DrillEvent], started: Timestamp, declared: Period) -> Measurements {
     let mut measured = Measurements::default();
@@ -59,7 +59,7 @@ fn measure(events: &[DrillEvent], started: Timestamp, declared: Period) -> Measu
     for event in events {
         match &event.kind {
             DrillEventKind::BecameUsable => {
-                measured.recovery.get_or_insert(Recovery { measured: event.elapsed, declared });
+                measured.recovery.get_or_insert(Recovery { measured: event.elapsed.since(uncounted(events, event.elapsed)), declared });
             }
             DrillEventKind::PointSelected { point } => {
                 measured.worst_gap = point.worst_gap;
@@ -83,6 +83,23 @@ fn measure(events: &[DrillEvent], started: Timestamp, declared: Period) -> Measu
         measured.data_age = Some(Achieved { data_as_of, age: Period::from_secs(age), source });
     }
     measured
+}
+
+/// The time before `usable` that was spent in phases that do not count.
+fn uncounted(events: &[DrillEvent], usable: Elapsed) -> Elapsed {
+    let mut began = events.iter().filter_map(|event| match event.kind {
+        DrillEventKind::PhaseBegan { phase } if event.elapsed <= usable => Some((phase, event.elapsed)),
+        _ => None,
+    });
+    let mut spent = Elapsed::default();
+    let mut current = began.next();
+    while let Some((phase, from)) = current {
+        current = began.next();
+        if !phase.counts() {
+            spent.nanos += current.map_or(usable, |(_, next)| next).since(from).nanos;
+        }
+    }
+    spent
 }
 
 #[cfg(test)]
@@ -158,6 +175,23 @@ mod tests {
         assert_eq!(good.measurements.data_age.as_ref().map(|a| a.age.seconds), Some(40));
         assert_eq!(good.measurements.recovery.as_ref().map(|r| r.total().seconds), Some(7));
         assert_eq!((good.verdict, good.assertions), (Verdict::Passed, 2));
+    }
+
+    #[test]
+    fn phases_that_do_not_count_are_no_recovery_time() {
+        let phase = |phase| DrillEventKind::PhaseBegan { phase };
+        let recounted = recount(&events(vec![
+            phase(crate::domain::Phase::Restore),
+            DrillEventKind::Restored { facts: RestoredFacts::default() },
+            phase(crate::domain::Phase::Inspect),
+            check(CheckOutcome::Passed, vec![]),
+            phase(crate::domain::Phase::Load),
+            DrillEventKind::BecameUsable,
+            phase(crate::domain::Phase::Verify),
+        ]))
+        .unwrap();
+        // usable 6 s after the start, 2 s of them spent on inspection
+        assert_eq!(recounted.measurements.recovery.as_ref().map(|r| r.measured.as_secs_f64()), Some(4.0));
     }
 
     #[test]

@@ -376,6 +376,14 @@ pub enum SqlExpect {
 }
 
 impl CheckKind {
+    /// Whether it looks at restored files as they came, which a server started on them would change.
+    pub fn looks_at_files(&self) -> bool {
+        match self {
+            CheckKind::Manifest | CheckKind::Files { .. } => true,
+            CheckKind::Freshness { from } => !matches!(from, FreshnessSource::Query { .. }),
+            CheckKind::Command { .. } | CheckKind::Sql { .. } => false,
+        }
+    }
     /// As the scenario writes it.
     pub fn word(&self) -> &'static str {
         match self {
@@ -451,6 +459,11 @@ impl Scenario {
             RestoreStep::Tool(step) => Some(&**step),
         });
         steps.collect()
+    }
+
+    /// Whether a service changes restored files, so that checks of them must be asked before.
+    pub fn changes_files(&self) -> bool {
+        self.service_steps().any(|step| step.kind.in_place())
     }
 
     /// The services that are started on what was restored, in order.

@@ -41,6 +41,14 @@ pub enum ServiceKind {
 }
 
 impl ServiceKind {
+    /// Whether it works on the restored files themselves, not on a copy loaded from them.
+    pub fn in_place(&self) -> bool {
+        match self {
+            ServiceKind::Postgres(step) => match step.from {
+                PostgresBackup::Dump { .. } => false,
+            },
+        }
+    }
     /// What the report calls it.
     pub fn engine(&self) -> Engine {
         match self {

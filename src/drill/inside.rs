@@ -3,7 +3,7 @@
 use super::blame::Stop;
 use super::leash::{Ended, LAST_WORDS, Leash};
 use super::services::{bring_up, time_left};
-use super::steps::{locate, preflight, restore, verify};
+use super::steps::{inspect, locate, preflight, restore, verify};
 use super::{Recorder, Services, foreign};
 use crate::domain::{DrillEventKind, Phase, Scenario, Selector};
 use crate::sandbox::Sandbox;
@@ -24,6 +24,7 @@ pub(super) async fn in_sandbox(
             let located = locate(scenario, selector, services, recorder).await?;
             let prepared = preflight(scenario, services, sandbox, located, recorder).await?;
             let restored = restore(scenario, services, sandbox, prepared, &leash, recorder).await?;
+            inspect(scenario, services, sandbox, &restored, recorder).await?;
             let running = bring_up(scenario, services, sandbox, &left, recorder).await?;
             recorder.phase(Phase::Verify)?;
             return verify(scenario, services, sandbox, &restored, &running, recorder).await;
@@ -32,7 +33,10 @@ pub(super) async fn in_sandbox(
         let mut bench = foreign::open(scenario, selector, services, sandbox).await?;
         let outcome = bench.work(scenario, selector, services, sandbox, &leash, recorder).await; // kept: what was read is evidence too
         let up = match &outcome {
-            Ok(_) => Some(bring_up(scenario, services, sandbox, &left, recorder).await), // kept likewise
+            Ok(restored) => Some(match inspect(scenario, services, sandbox, restored, recorder).await {
+                Ok(()) => bring_up(scenario, services, sandbox, &left, recorder).await, // kept likewise
+                Err(ended) => Err(ended),
+            }),
             Err(_) => None,
         };
         if matches!(up, Some(Ok(_))) {

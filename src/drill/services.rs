@@ -11,7 +11,10 @@ use super::leash::{Ended, LAST_MOMENTS};
 use super::names::output_name;
 use super::{Recorder, Services};
 use crate::checks::{Databases, NoAnswer, Rows};
-use crate::domain::{Cause, DatabaseRef, DrillEventKind, Engine, Finding, FindingKind, Phase, Scenario, ServiceStep, Severity};
+use crate::domain::{
+    Cause, DatabaseRef, DrillEventKind, Engine, Finding, FindingKind, Fingerprint, IntegrityAnswer, IntegrityDepth, Phase, Sample,
+    Scenario, SchemaObject, ServiceStep, Severity,
+};
 use crate::restore::service::{self, AskError, Service, Shop};
 use crate::sandbox::{Sandbox, SandboxError};
 
@@ -19,6 +22,13 @@ use crate::sandbox::{Sandbox, SandboxError};
 pub(super) struct Running<'a> {
     services: Vec<(&'a ServiceStep, Box<dyn Service>, Shop<'a>)>,
     told: &'a Services<'a>,
+}
+
+impl<'a> Running<'a> {
+    /// No server: checks of files alone are asked.
+    pub(super) fn none(told: &'a Services<'a>) -> Self {
+        Self { services: Vec::new(), told }
+    }
 }
 
 /// Loads and starts every service of the scenario, in order; then the restored system is usable.
@@ -29,7 +39,7 @@ pub(super) async fn bring_up<'a>(
     left: &'a (dyn Fn() -> Duration + Send + Sync),
     recorder: &mut Recorder<'_>,
 ) -> Result<Running<'a>, Ended> {
-    let mut running = Running { services: Vec::new(), told: services };
+    let mut running = Running::none(services);
     for step in scenario.service_steps() {
         running.services.push((step, service::of(step), shop(scenario, step, sandbox, left)?));
     }
@@ -114,6 +124,11 @@ impl Running<'_> {
         }
     }
 
+    fn meant(&self, of: &DatabaseRef) -> Result<(&dyn Service, &Shop<'_>), NoAnswer> {
+        let (_, service, shop) = self.find(of.service.as_deref()).map_err(|reason| NoAnswer::NotAsked { reason })?;
+        Ok((&**service, shop))
+    }
+
     fn no_answer(&self, error: AskError) -> NoAnswer {
         match error {
             AskError::Refused { state, output } => {
@@ -137,9 +152,26 @@ impl Databases for Running<'_> {
         self.find(service).map(|(step, ..)| step.kind.engine())
     }
     async fn query(&self, of: &DatabaseRef, sql: &str) -> Result<Rows, NoAnswer> {
-        let (_, service, shop) = self.find(of.service.as_deref()).map_err(|reason| NoAnswer::NotAsked { reason })?;
+        let (service, shop) = self.meant(of)?;
         let answered = service.query(shop, of.database.as_deref(), sql).await;
         answered.map(|rows| rows.0).map_err(|e| self.no_answer(e))
+    }
+    async fn objects(&self, of: &DatabaseRef) -> Result<Vec<SchemaObject>, NoAnswer> {
+        let (service, shop) = self.meant(of)?;
+        service.objects(shop, of.database.as_deref()).await.map_err(|e| self.no_answer(e))
+    }
+    async fn fingerprints(
+        &self,
+        of: &DatabaseRef,
+        tables: &[String],
+        sample: Option<Sample>,
+    ) -> Result<Vec<(String, Fingerprint)>, NoAnswer> {
+        let (service, shop) = self.meant(of)?;
+        service.fingerprints(shop, of.database.as_deref(), tables, sample).await.map_err(|e| self.no_answer(e))
+    }
+    async fn integrity(&self, of: &DatabaseRef, depth: IntegrityDepth) -> Result<IntegrityAnswer, NoAnswer> {
+        let (service, shop) = self.meant(of)?;
+        service.integrity(shop, of.database.as_deref(), depth).await.map_err(|e| self.no_answer(e))
     }
 }
 

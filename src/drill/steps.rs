@@ -338,6 +338,23 @@ pub(super) async fn restore(
     Ok(restored)
 }
 
+/// Asks the checks of restored files, where a service is about to change those.
+pub(super) async fn inspect(
+    scenario: &Scenario,
+    services: &Services<'_>,
+    sandbox: &Sandbox,
+    restored: &Restored,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), Ended> {
+    if !scenario.changes_files() || !scenario.checks.iter().any(|check| check.kind.looks_at_files()) {
+        return Ok(());
+    }
+    recorder.phase(Phase::Inspect)?;
+    let running = Running::none(services);
+    ask_those(scenario, services, sandbox, restored, &running, recorder, &|kind| kind.looks_at_files()).await
+}
+
+/// Asks the checks that were not asked yet.
 pub(super) async fn verify(
     scenario: &Scenario,
     services: &Services<'_>,
@@ -356,11 +373,24 @@ pub(super) async fn verify(
         };
         recorder.found([Finding::backup("restore", kind)])?;
     }
+    let inspected = scenario.changes_files();
+    ask_those(scenario, services, sandbox, restored, running, recorder, &|kind| !(inspected && kind.looks_at_files())).await
+}
+
+async fn ask_those(
+    scenario: &Scenario,
+    services: &Services<'_>,
+    sandbox: &Sandbox,
+    restored: &Restored,
+    running: &Running<'_>,
+    recorder: &mut Recorder<'_>,
+    wanted: &(dyn Fn(&CheckKind) -> bool + Sync),
+) -> Result<(), Ended> {
     let tree = RestoredTree::new(sandbox.root()?, restored);
     let pseudonym = |path: &RestorePath| path_name(services, path.as_bytes());
     let programs = InSandbox { sandbox, time: scenario.limits.time, beside_servers: running.any() };
     let asked = Asked { tree: &tree, programs: &programs, databases: running, started: recorder.started_at(), pseudonym: &pseudonym };
-    for check in &scenario.checks {
+    for check in scenario.checks.iter().filter(|check| wanted(&check.kind)) {
         let (report, newest) = ask(check, &asked).await;
         recorder.record(DrillEventKind::CheckEnded { report })?;
         if let Some(at) = newest {

@@ -330,8 +330,8 @@ fn definitions() -> Vec<Definition> {
         (
             "recovery time (RTO)",
             "From the start of the drill until the restored system was usable, on the runner's monotonic clock: provision, locate, \
-             preflight, restore, load and ready. Verification and teardown are shown and not counted. What people need before that is \
-             added where the scenario declares it, and is marked as declared.",
+             preflight, restore, load and ready. Inspection of restored files, verification and teardown are shown and not counted. What \
+             people need before that is added where the scenario declares it, and is marked as declared.",
         ),
         (
             "data age (RPO)",

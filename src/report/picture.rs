@@ -60,7 +60,7 @@ pub(super) fn class(phase: Phase) -> &'static str {
         Phase::Restore => "p4",
         Phase::Load => "p5",
         Phase::Ready => "p6",
-        Phase::Verify | Phase::Teardown => "p0",
+        Phase::Inspect | Phase::Verify | Phase::Teardown => "p0",
     }
 }
 

@@ -14,7 +14,9 @@ use async_trait::async_trait;
 
 pub use shop::{Input, Job, Remark, Shop};
 
-use crate::domain::{Cause, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep};
+use crate::domain::{
+    Cause, Fingerprint, IntegrityAnswer, IntegrityDepth, Sample, SchemaObject, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep,
+};
 use crate::sandbox::SandboxError;
 
 /// Where services live, below the kit.
@@ -39,6 +41,33 @@ pub trait Service: Send + Sync {
     /// # Errors
     /// [`AskError`].
     async fn query(&self, shop: &Shop<'_>, database: Option<&str>, sql: &str) -> Result<Rows, AskError>;
+    /// Every object of the schema that the database has, the system's own left out.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    async fn objects(&self, _shop: &Shop<'_>, _database: Option<&str>) -> Result<Vec<SchemaObject>, AskError> {
+        Err(AskError::unknown("a schema"))
+    }
+    /// Fingerprints of these tables, or of all where none is named; by their names as the engine qualifies them.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    async fn fingerprints(
+        &self,
+        _shop: &Shop<'_>,
+        _database: Option<&str>,
+        _tables: &[String],
+        _sample: Option<Sample>,
+    ) -> Result<Vec<(String, Fingerprint)>, AskError> {
+        Err(AskError::unknown("tables"))
+    }
+    /// Has the engine look into its own files.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    async fn integrity(&self, _shop: &Shop<'_>, _database: Option<&str>, _depth: IntegrityDepth) -> Result<IntegrityAnswer, AskError> {
+        Err(AskError::unknown("a check of its own integrity"))
+    }
 }
 
 /// The service of a step.
@@ -124,4 +153,11 @@ pub enum AskError {
     /// The sandbox did not do its part, or a bound of it was hit.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+}
+
+impl AskError {
+    /// A question that this kind of service does not know.
+    pub fn unknown(of: &str) -> Self {
+        AskError::BadQuestion { reason: format!("this kind of service has not {of} that can be asked for"), output: Vec::new() }
+    }
 }
