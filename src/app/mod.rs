@@ -84,8 +84,8 @@ pub enum AppError {
 /// What is asked for when a drill is run.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Which recovery point.
-    pub selector: Selector,
+    /// Which recovery point, of each part of the scenario in their order.
+    pub selectors: Vec<Selector>,
     /// Why it runs.
     pub trigger: Trigger,
     /// Whether it may run on a host that cannot isolate.
@@ -146,8 +146,11 @@ impl App {
         let names = |name: &Pseudonym, raw: &[u8]| known_names.lock().unwrap_or_else(PoisonError::into_inner).note(name, raw);
         let wiring = (self.vaults(), FileKeyring::new(self.environment.clone()));
         let services = Services { progress, cancel, ..self.services(&wiring, &pseudonyms, &names, request.isolation) };
-        let rights = self.known_rights(&scenario.source).await;
-        let order = Order { plan: plan_of(scenario, &request), runner: self.runner_facts(), selector: request.selector, rights };
+        let mut rights = Vec::new();
+        for part in scenario.parts() {
+            rights.push(self.known_rights(&part.source).await);
+        }
+        let order = Order { plan: plan_of(scenario, &request), runner: self.runner_facts(), selectors: request.selectors, rights };
         let recorder = Recorder::new(drill, journal, &*self.clock, listeners);
         let events = drill::run(scenario, order, &services, recorder).await?;
         let annex = known_names.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -369,7 +372,18 @@ pub fn plan_of(scenario: &Scenario, request: &Request) -> Plan {
         objectives: scenario.objectives.clone(),
         trigger: request.trigger.clone(),
         checks: scenario.checks.iter().map(|c| c.name.clone()).collect(),
-        selection: request.selector.to_string(),
+        selection: selection_of(scenario, &request.selectors),
+    }
+}
+
+/// Which recovery points are asked for; by component where they differ.
+fn selection_of(scenario: &Scenario, selectors: &[Selector]) -> String {
+    match selectors {
+        [first, rest @ ..] if rest.iter().all(|other| other == first) => first.to_string(),
+        _ => {
+            let named = scenario.components.iter().zip(selectors).map(|(component, selector)| format!("{}: {selector}", component.name));
+            named.collect::<Vec<_>>().join(", ")
+        }
     }
 }
 

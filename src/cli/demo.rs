@@ -38,7 +38,7 @@ pub(super) async fn run(cli: &Cli, args: &DemoArgs) -> Result<Exit, Failure> {
     let scenario = app.scenario("demo").map_err(Failure::config)?;
     tidy_up(&app).await;
     let request = Request {
-        selector: Selector::Latest,
+        selectors: vec![Selector::Latest],
         trigger: Trigger::OnDemand { reason: Some("demonstration".into()) },
         isolation: if isolated { Isolation::Required } else { Isolation::IfPossible },
     };

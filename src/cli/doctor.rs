@@ -89,17 +89,27 @@ fn signing_key(app: &App) -> Row {
 }
 
 fn about(scenario: &Scenario, name: &str, kept: Kept, how: String, advice: Option<String>) -> Row {
-    Row { group: format!("scenario {}", scenario.name), name: name.to_owned(), kept, how, advice }
+    let component = scenario.within.as_ref().map_or_else(String::new, |name| format!(", {name}"));
+    Row { group: format!("scenario {}{component}", scenario.name), name: name.to_owned(), kept, how, advice }
 }
 
 async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
     let group = format!("scenario {}", scenario.name);
-    let row = |name: &str, kept, how: String, advice: Option<String>| about(scenario, name, kept, how, advice);
     let spec = SandboxSpec {
         isolation: isolation_for(scenario),
         ..SandboxSpec::new(DrillId(uuid::Uuid::now_v7().to_string()), scenario.limits.clone(), app.sandboxes())
     };
     let mut rows: Vec<Row> = stands(&spec).await.into_iter().map(|promise| row_of(&group, promise)).collect();
+    for part in scenario.parts() {
+        rows.extend(source_rows(app, &part).await);
+    }
+    rows
+}
+
+/// Of one part of a scenario: its keys, its storage or tools, its credentials.
+async fn source_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
+    let row = |name: &str, kept, how: String, advice: Option<String>| about(scenario, name, kept, how, advice);
+    let mut rows = Vec::new();
     rows.push(match FileKeyring::new(app.environment.clone()).load(&scenario.unlock) {
         Ok(keys) if keys.identities.is_empty() && scenario.tool_steps().is_empty() => {
             row("keys", Kept::Partly, "no age identity is named".into(), Some("[unlock] age_identities".into()))

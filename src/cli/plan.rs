@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::{Cli, RunArgs};
 use super::output;
 use super::points::{listed, unreachable};
-use super::run::selector;
+use super::run::{selector, selectors};
 use super::{Exit, Failure};
 use crate::app::{App, FileKeyring};
 use crate::domain::{ByteSize, PointForm, Scenario, ScratchKind, select};
@@ -15,11 +15,14 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Fa
     let scenarios = args.scenarios.iter().map(|s| super::scenario(app, s)).collect::<Result<Vec<_>, _>>()?;
     let mut plans = Vec::new();
     for scenario in &scenarios {
-        let plan = plan(app, scenario, args).await?;
-        if !cli.json {
-            output::write(shown(&plan).as_bytes())?;
+        selectors(args, scenario, app.clock.now())?;
+        for part in scenario.parts() {
+            let plan = plan(app, &part, args).await?;
+            if !cli.json {
+                output::write(shown(&plan).as_bytes())?;
+            }
+            plans.push(plan);
         }
-        plans.push(plan);
     }
     if cli.json {
         output::json(&plans)?;
@@ -83,6 +86,7 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
     Ok(json!({
         "scenario": scenario.name,
         "system": scenario.system,
+        "component": scenario.within,
         "point": point.id,
         "captured_at": point.captured_at,
         "selection": selector.to_string(),
@@ -96,8 +100,14 @@ async fn plan(app: &App, scenario: &Scenario, args: &RunArgs) -> Result<serde_js
 
 fn shown(plan: &serde_json::Value) -> String {
     let text = |key: &str| plan[key].as_str().unwrap_or_default().to_owned();
-    let mut out =
-        format!("{} ({})\n  recovery point {} captured {}\n", text("scenario"), text("system"), text("point"), text("captured_at"));
+    let component = plan["component"].as_str().map_or_else(String::new, |name| format!(", component {name}"));
+    let mut out = format!(
+        "{} ({}){component}\n  recovery point {} captured {}\n",
+        text("scenario"),
+        text("system"),
+        text("point"),
+        text("captured_at")
+    );
     for (number, step) in plan["steps"].as_array().into_iter().flatten().enumerate() {
         out.push_str(&format!("  {}. {}\n", number + 1, step.as_str().unwrap_or_default()));
     }

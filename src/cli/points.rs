@@ -19,8 +19,35 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &PointsArgs) -> Result<Exit,
     let now = app.clock.now();
     let as_of = args.as_of.map(|moment| not_in_the_future(Selector::AsOf(moment.for_start(now)), now)).transpose()?;
     let as_of = as_of.and_then(|selector| selector.as_of());
+    let mut exit = Ok(Exit::Passed);
+    let mut documents = Vec::new();
+    for part in scenario.parts() {
+        if let (Some(component), false) = (&part.within, cli.json) {
+            output::line(&format!("{component}:"))?;
+        }
+        let (document, found) = of_part(cli, app, &part, as_of, now).await?;
+        documents.push(document);
+        exit = exit.and(found);
+    }
+    if cli.json {
+        match documents.as_slice() {
+            [only] if scenario.components.is_empty() => output::json(only)?,
+            several => output::json(&json!({ "components": several }))?,
+        };
+    }
+    exit
+}
+
+/// The recovery points of one part of a scenario: shown, or as a document; and whether there are any.
+async fn of_part(
+    cli: &Cli,
+    app: &App,
+    scenario: &Scenario,
+    as_of: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(serde_json::Value, Result<Exit, Failure>), Failure> {
     let view = app.vaults().open(&scenario.source, as_of).await.map_err(unreachable)?;
-    let mut list = listed(app, &scenario, &as_of.map_or(Selector::Latest, Selector::AsOf), &view).await?;
+    let mut list = listed(app, scenario, &as_of.map_or(Selector::Latest, Selector::AsOf), &view).await?;
     list.points.sort_by(|a, b| b.captured_at.cmp(&a.captured_at).then_with(|| b.id.cmp(&a.id)));
     if let (Some(at), None) = (as_of, view.as_of()) {
         say("firedrill: a local directory keeps no versions: these are the points captured by then, of what it holds now");
@@ -34,11 +61,13 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &PointsArgs) -> Result<Exit,
         let lock = if number < WITH_LOCKS { lock_of(&view, point, now).await } else { "not asked".to_owned() };
         rows.push((point, lock));
     }
-    if cli.json {
-        let points: Vec<_> = rows.iter().map(|(point, lock)| row_json(point, lock, now)).collect();
-        let broken: Vec<_> = list.broken.iter().map(|b| json!({ "id": b.id, "why": b.why })).collect();
-        output::json(&json!({ "points": points, "broken": broken, "half_written": list.half_written, "transport": view.transport() }))?;
-    } else {
+    let points: Vec<_> = rows.iter().map(|(point, lock)| row_json(point, lock, now)).collect();
+    let broken: Vec<_> = list.broken.iter().map(|b| json!({ "id": b.id, "why": b.why })).collect();
+    let mut document = json!({ "points": points, "broken": broken, "half_written": list.half_written, "transport": view.transport() });
+    if let Some(component) = &scenario.within {
+        document["component"] = component.as_str().into();
+    }
+    if !cli.json {
         output::write(table(&rows, now).as_bytes())?;
         for broken in &list.broken {
             output::line(&format!("{}  BROKEN: {}", broken.id, broken.why))?;
@@ -47,11 +76,13 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &PointsArgs) -> Result<Exit,
             output::line(&format!("{} sets without a manifest: never finished, not recovery points", list.half_written))?;
         }
     }
-    if list.points.is_empty() {
-        return Err(Failure::new(Exit::Failed, anyhow::anyhow!("there is no recovery point under this prefix"))
-            .with_advice("check [source] url and points; the storage answered and holds nothing that fits"));
-    }
-    Ok(Exit::Passed)
+    let found = if list.points.is_empty() {
+        Err(Failure::new(Exit::Failed, anyhow::anyhow!("there is no recovery point under this prefix"))
+            .with_advice("check [source] url and points; the storage answered and holds nothing that fits"))
+    } else {
+        Ok(Exit::Passed)
+    };
+    Ok((document, found))
 }
 
 /// The recovery points: as the storage's names and manifests say, or as the scenario's tools list them.

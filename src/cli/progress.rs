@@ -72,7 +72,7 @@ pub(super) struct Told {
 
 impl Listener for Told {
     fn heard(&mut self, event: &DrillEvent) {
-        if let DrillEventKind::PhaseBegan { phase } = &event.kind {
+        if let DrillEventKind::PhaseBegan { phase, .. } = &event.kind {
             self.ticker.phase(*phase);
             return;
         }

@@ -25,7 +25,7 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Fa
         return Err(Failure::config(anyhow::anyhow!("--point names one recovery point, and there are {} scenarios", scenarios.len())));
     }
     for scenario in &scenarios {
-        selector(args, scenario, app.clock.now())?;
+        selectors(args, scenario, app.clock.now())?;
     }
     tidy_up(app).await;
     let cancel = cancel_on_signals();
@@ -33,7 +33,7 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Fa
     let mut reports = Vec::new();
     for scenario in &scenarios {
         let request = Request {
-            selector: selector(args, scenario, app.clock.now())?,
+            selectors: selectors(args, scenario, app.clock.now())?,
             trigger: Trigger::OnDemand { reason: args.reason.clone() },
             isolation: isolation_for(scenario),
         };
@@ -95,10 +95,19 @@ pub(super) fn exit_of(verdict: Verdict) -> Exit {
 
 /// Commands need isolation. A scenario without any may run where the host has none, as long as its scratch is a directory.
 pub(super) fn isolation_for(scenario: &Scenario) -> Isolation {
-    let runs_programs = !scenario.tool_steps().is_empty()
+    let runs_programs = scenario.needs_tools()
         || scenario.service_steps().next().is_some()
         || scenario.checks.iter().any(|c| matches!(c.kind, crate::domain::CheckKind::Command { .. }));
     if runs_programs { Isolation::Required } else { Isolation::IfPossible }
+}
+
+/// Which recovery points, of each part of the scenario.
+pub(super) fn selectors(args: &RunArgs, scenario: &Scenario, now: Timestamp) -> Result<Vec<Selector>, Failure> {
+    if args.point.is_some() && scenario.components.len() > 1 {
+        let several = anyhow::anyhow!("--point names one recovery point, and the scenario has {} components", scenario.components.len());
+        return Err(Failure::config(several).with_advice("name an instant for all of them: --as-of"));
+    }
+    scenario.parts().iter().map(|part| selector(args, part, now)).collect()
 }
 
 /// Which recovery point: what is typed beats what the scenario says. Times before the start are counted from now.

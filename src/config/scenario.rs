@@ -7,10 +7,11 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::component::is_service;
 use super::mistakes::{Collector, ConfigError};
 use super::scenario_file::{
     AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord,
-    SelectTable, SourceLimitsTable, SourceTable,
+    SelectTable, SourceLimitsTable, SourceTable, UnlockTable,
 };
 use super::schema;
 use crate::domain::{
@@ -175,14 +176,14 @@ impl Reader<'_> {
             rpo: self.maybe("objectives.rpo", file.objectives.rpo.as_ref()),
             rto: self.maybe("objectives.rto", file.objectives.rto.as_ref()),
             declared: self.maybe("objectives.declared", file.objectives.declared.as_ref()),
+            skew: self.maybe("objectives.skew", file.objectives.skew.as_ref()),
         };
         let schedule = file.schedule.as_ref().and_then(|table| {
             let cron: Option<Crontab> = self.parse("schedule.cron", &table.cron);
             let time_zone = self.zone("schedule.time_zone", &table.time_zone);
             Some(Schedule { cron: cron?.to_string(), time_zone: time_zone? })
         });
-        let source = self.source(&file.source);
-        let unlock = self.unlock(&file);
+        let (source, unlock, components) = self.sources(&file);
         let limits = self.limits(&file);
         let restore = self.restore(&file);
         let checks = self.checks(&file);
@@ -206,74 +207,87 @@ impl Reader<'_> {
                 EgressWord::Forbid => EgressPolicy::Forbid,
             },
             restore: restore?,
+            components: components?,
+            within: None,
             checks,
             text: text.to_owned(),
         })
     }
 
-    fn restore(&mut self, file: &ScenarioFile) -> Option<Vec<RestoreStep>> {
-        if file.restore.is_empty() {
-            return Some(vec![RestoreStep::Archive]);
+    /// Steps of one restore; the native pipeline alone where nothing is said.
+    pub(super) fn steps(&mut self, at: &str, tables: &[RestoreTable], bare: bool) -> Option<Vec<RestoreStep>> {
+        let first_service = tables.iter().position(is_service).unwrap_or(tables.len());
+        let (before, services) = tables.split_at(first_service);
+        if let Some(late) = services.iter().position(|t| !is_service(t)) {
+            let at = format!("{at}.{}", first_service + late);
+            self.wrong(&at, "a service starts on what was restored before", "move this step before the services");
         }
-        let mut steps = Vec::new();
-        for (number, table) in file.restore.iter().enumerate() {
-            let at = format!("restore.{number}");
-            steps.push(match table {
-                RestoreTable::Archive {} => Some(RestoreStep::Archive),
-                RestoreTable::Tool { .. } => self.tool(&at, table, file).map(|step| RestoreStep::Tool(Box::new(step))),
-                RestoreTable::Postgres { .. } => self.service(&at, table).map(|step| RestoreStep::Service(Box::new(step))),
-            });
-        }
-        let is_service = |t: &RestoreTable| !matches!(t, RestoreTable::Archive {} | RestoreTable::Tool { .. });
-        let first_service = file.restore.iter().position(is_service);
-        if let Some(first) = first_service {
-            if let Some(late) = file.restore.iter().skip(first).position(|t| !is_service(t)) {
-                let at = format!("restore.{}", first + late);
-                self.wrong(&at, "a service starts on what was restored before", "move this step before the services");
-            }
-            if first == 0 {
-                // services alone: the native pipeline restores what they start on
-                steps.insert(0, Some(RestoreStep::Archive));
-            }
-        }
-        self.unique_services(&steps);
-        let archives = file.restore.iter().filter(|t| matches!(t, RestoreTable::Archive {})).count();
+        let archives = before.iter().filter(|t| matches!(t, RestoreTable::Archive {})).count();
         if archives > 1 {
-            self.wrong("restore.1", "one `archive` step unpacks everything", "remove the second [[restore]]");
-        } else if archives == 1 && file.restore.iter().any(|t| matches!(t, RestoreTable::Tool { .. })) {
+            self.wrong(&format!("{at}.1"), "one `archive` step unpacks everything", "remove the second [[restore]]");
+        } else if archives == 1 && before.iter().any(|t| matches!(t, RestoreTable::Tool { .. })) {
             self.wrong(
-                "restore.1",
+                &format!("{at}.1"),
                 "the native pipeline and foreign tools do not restore into one tree",
                 "use `archive` alone, or tools alone",
             );
         }
+        let snapshot = before.iter().any(|t| matches!(t, RestoreTable::Tool { snapshots: Some(_), .. }));
+        let mut steps = Vec::new();
+        for (number, table) in before.iter().enumerate() {
+            steps.push(match table {
+                RestoreTable::Tool { .. } => {
+                    self.tool(&format!("{at}.{number}"), table, bare, snapshot).map(|step| RestoreStep::Tool(Box::new(step)))
+                }
+                _ => Some(RestoreStep::Archive),
+            });
+        }
+        if before.is_empty() {
+            steps.push(Some(RestoreStep::Archive));
+        }
+        steps.extend(self.services_from(first_service, services)?.into_iter().map(Some));
         steps.into_iter().collect()
     }
 
-    fn source(&mut self, table: &SourceTable) -> Option<Source> {
-        let location = self.location(&table.url);
+    /// Services alone.
+    pub(super) fn services(&mut self, tables: &[RestoreTable]) -> Option<Vec<RestoreStep>> {
+        self.services_from(0, tables)
+    }
+
+    fn services_from(&mut self, first: usize, tables: &[RestoreTable]) -> Option<Vec<RestoreStep>> {
+        let mut steps = Vec::new();
+        for (number, table) in tables.iter().enumerate().filter(|(_, table)| is_service(table)) {
+            let at = format!("restore.{}", first + number);
+            steps.push(self.service(&at, table).map(|step| RestoreStep::Service(Box::new(step))));
+        }
+        self.unique_services(&steps);
+        steps.into_iter().collect()
+    }
+
+    pub(super) fn source(&mut self, at: &str, table: &SourceTable) -> Option<Source> {
+        let location = self.location(at, &table.url);
         let local = matches!(location, Some(StorageLocation::File { .. }));
         if let Some(endpoint) = &table.endpoint {
             if local {
-                self.wrong("source.endpoint", "a local directory has no endpoint", "remove `endpoint`, or use an s3:// url");
+                self.wrong(&format!("{at}.endpoint"), "a local directory has no endpoint", "remove `endpoint`, or use an s3:// url");
             } else if endpoint.starts_with("http://") {
                 if !table.allow_http {
                     self.wrong(
-                        "source.endpoint",
+                        &format!("{at}.endpoint"),
                         "a plain http endpoint is neither private nor authenticated",
                         "use https, or set `allow_http = true`: the report will say so",
                     );
                 }
             } else if !endpoint.starts_with("https://") {
-                self.wrong("source.endpoint", "an endpoint begins with https://", "write it as \"https://s3.example.org\"");
+                self.wrong(&format!("{at}.endpoint"), "an endpoint begins with https://", "write it as \"https://s3.example.org\"");
             }
         }
         if let Some(pattern) = &table.points {
-            let _: Option<PointPattern> = self.parse("source.points", pattern);
+            let _: Option<PointPattern> = self.parse(&format!("{at}.points"), pattern);
         }
-        let points_time_zone = table.points_time_zone.as_ref().and_then(|zone| self.zone("source.points_time_zone", zone));
+        let points_time_zone = table.points_time_zone.as_ref().and_then(|zone| self.zone(&format!("{at}.points_time_zone"), zone));
         let lock = table.policy.lock.as_ref().and_then(|lock| {
-            let remaining = self.parse("source.policy.lock.remaining", &lock.remaining)?;
+            let remaining = self.parse(&format!("{at}.policy.lock.remaining"), &lock.remaining)?;
             let mode = match lock.mode {
                 LockWord::Governance => LockMode::Governance,
                 LockWord::Compliance => LockMode::Compliance,
@@ -282,13 +296,13 @@ impl Reader<'_> {
         });
         let rights = table.policy.rights.map(|RightsWord::ReadOnly| RightsPolicy::ReadOnly);
         if local && rights.is_some() {
-            self.wrong("source.policy.rights", "a local directory has no credentials", "remove `rights`, or use an s3:// url");
+            self.wrong(&format!("{at}.policy.rights"), "a local directory has no credentials", "remove `rights`, or use an s3:// url");
         }
         if local && table.policy.lock.is_some() {
-            self.wrong("source.policy.lock", "a local directory has no object lock", "remove `lock`, or use an s3:// url");
+            self.wrong(&format!("{at}.policy.lock"), "a local directory has no object lock", "remove `lock`, or use an s3:// url");
         }
-        let select = table.select.as_ref().and_then(|table| self.select(table));
-        let look_back = self.maybe("source.look_back", table.look_back.as_ref()).unwrap_or(Period::from_secs(90 * 86_400));
+        let select = table.select.as_ref().and_then(|table| self.select(at, table));
+        let look_back = self.maybe(&format!("{at}.look_back"), table.look_back.as_ref()).unwrap_or(Period::from_secs(90 * 86_400));
         Some(Source {
             location: location?,
             endpoint: table.endpoint.clone(),
@@ -304,58 +318,59 @@ impl Reader<'_> {
             points_time_zone,
             look_back,
             select: select.unwrap_or_default(),
-            limits: self.source_limits(&table.limits),
+            limits: self.source_limits(at, &table.limits),
             policy: Policy { encrypted: table.policy.encrypted.unwrap_or(true), lock, rights },
         })
     }
 
-    fn source_limits(&mut self, table: &SourceLimitsTable) -> SourceLimits {
+    fn source_limits(&mut self, at: &str, table: &SourceLimitsTable) -> SourceLimits {
         let bandwidth = table.bandwidth.as_deref().and_then(|text| match text.trim().strip_suffix("/s") {
-            Some(size) => self.parse::<ByteSize>("source.limits.bandwidth", size.trim()),
+            Some(size) => self.parse::<ByteSize>(&format!("{at}.limits.bandwidth"), size.trim()),
             None => {
-                self.wrong("source.limits.bandwidth", format!("`{text}` is no bandwidth"), "write bytes a second, as \"20MiB/s\"");
+                self.wrong(&format!("{at}.limits.bandwidth"), format!("`{text}` is no bandwidth"), "write bytes a second, as \"20MiB/s\"");
                 None
             }
         });
-        let limits = SourceLimits { bytes: self.maybe("source.limits.bytes", table.bytes.as_ref()), requests: table.requests, bandwidth };
+        let limits =
+            SourceLimits { bytes: self.maybe(&format!("{at}.limits.bytes"), table.bytes.as_ref()), requests: table.requests, bandwidth };
         for (at, value) in [
-            ("source.limits.bytes", limits.bytes.map(|b| b.0)),
-            ("source.limits.requests", limits.requests),
-            ("source.limits.bandwidth", limits.bandwidth.map(|b| b.0)),
+            (format!("{at}.limits.bytes"), limits.bytes.map(|b| b.0)),
+            (format!("{at}.limits.requests"), limits.requests),
+            (format!("{at}.limits.bandwidth"), limits.bandwidth.map(|b| b.0)),
         ] {
             if value == Some(0) {
-                self.wrong(at, "a limit of nothing lets nothing be read", "give it a positive value, or leave it out");
+                self.wrong(&at, "a limit of nothing lets nothing be read", "give it a positive value, or leave it out");
             }
         }
         limits
     }
 
-    fn select(&mut self, table: &SelectTable) -> Option<Selection> {
-        let as_of = self.maybe("source.select.as_of", table.as_of.as_ref()).map(Selection::AsOf);
-        let captured_by = self.maybe("source.select.captured_by", table.captured_by.as_ref()).map(Selection::CapturedBy);
+    fn select(&mut self, at: &str, table: &SelectTable) -> Option<Selection> {
+        let as_of = self.maybe(&format!("{at}.select.as_of"), table.as_of.as_ref()).map(Selection::AsOf);
+        let captured_by = self.maybe(&format!("{at}.select.captured_by"), table.captured_by.as_ref()).map(Selection::CapturedBy);
         let point = table.point.clone().map(Selection::Id);
         match [&table.as_of, &table.captured_by, &table.point].iter().filter(|key| key.is_some()).count() {
             1 => as_of.or(captured_by).or(point),
             0 => {
                 self.wrong(
-                    "source.select",
+                    &format!("{at}.select"),
                     "nothing is selected",
                     "write { as_of = \"24h\" }, or leave it out for the newest recovery point",
                 );
                 None
             }
             _ => {
-                self.wrong("source.select", "`as_of`, `captured_by` and `point` exclude each other", "keep the one you mean");
+                self.wrong(&format!("{at}.select"), "`as_of`, `captured_by` and `point` exclude each other", "keep the one you mean");
                 None
             }
         }
     }
 
-    fn location(&mut self, url: &str) -> Option<StorageLocation> {
+    fn location(&mut self, at: &str, url: &str) -> Option<StorageLocation> {
         if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             if bucket.is_empty() {
-                self.wrong("source.url", "the bucket has no name", "write \"s3://bucket/prefix/\"");
+                self.wrong(&format!("{at}.url"), "the bucket has no name", "write \"s3://bucket/prefix/\"");
                 return None;
             }
             // a prefix is a folder: `ehr` must never match `ehr-test`
@@ -370,20 +385,20 @@ impl Reader<'_> {
         }
         let known = url.starts_with("gs://") || url.starts_with("az://");
         let what = if known { "this kind of storage is not built in yet" } else { "this is not a storage url" };
-        self.wrong("source.url", what, "write \"s3://bucket/prefix/\" for S3-compatible storage or \"file:///directory/\"");
+        self.wrong(&format!("{at}.url"), what, "write \"s3://bucket/prefix/\" for S3-compatible storage or \"file:///directory/\"");
         None
     }
 
-    fn unlock(&mut self, file: &ScenarioFile) -> Unlock {
+    pub(super) fn unlock(&mut self, at: &str, table: &UnlockTable) -> Unlock {
         let mut unlock = Unlock::default();
-        for (at, text) in file.unlock.age_identities.iter().enumerate() {
-            unlock.identities.extend(self.secret(&format!("unlock.age_identities.{at}"), text));
+        for (number, text) in table.age_identities.iter().enumerate() {
+            unlock.identities.extend(self.secret(&format!("{at}.age_identities.{number}"), text));
         }
-        for (at, text) in file.unlock.trusted_producers.iter().enumerate() {
+        for (number, text) in table.trusted_producers.iter().enumerate() {
             match text.strip_prefix("file:") {
                 Some(path) => unlock.trusted_producers.push(self.path(path)),
                 None => self.wrong(
-                    &format!("unlock.trusted_producers.{at}"),
+                    &format!("{at}.trusted_producers.{number}"),
                     "a public key is named by its file",
                     "write \"file:keys/backup-host.pub\"",
                 ),
@@ -450,8 +465,10 @@ impl Reader<'_> {
 
     fn checks(&mut self, file: &ScenarioFile) -> Vec<CheckSpec> {
         let mut checks: Vec<CheckSpec> = Vec::new();
+        let sources = || file.source.iter().chain(file.component.iter().map(|component| &component.source));
+        let bare = sources().count() > 0 && sources().all(|source| source.points.is_some());
         for (index, table) in file.check.iter().enumerate() {
-            let Some(check) = self.check(&format!("check.{index}"), table, file.source.points.is_some()) else { continue };
+            let Some(check) = self.check(&format!("check.{index}"), table, bare) else { continue };
             let stands_in = self.repairs.iter().any(|repair| repair.covers(&format!("check.{index}")));
             if !stands_in && checks.iter().any(|other| other.name == check.name) {
                 self.wrong(

@@ -23,8 +23,8 @@ pub struct ScenarioFile {
     pub objectives: ObjectivesTable,
     /// When drills are due.
     pub schedule: Option<ScheduleTable>,
-    /// Where the backups are.
-    pub source: SourceTable,
+    /// Where the backups are; left out where the system has components, each with a source of its own.
+    pub source: Option<SourceTable>,
     /// What opens them.
     #[serde(default)]
     pub unlock: UnlockTable,
@@ -34,6 +34,10 @@ pub struct ScenarioFile {
     /// How it is restored, step by step; by default one step, `method = "archive"`.
     #[serde(default)]
     pub restore: Vec<RestoreTable>,
+    /// The components of a system whose parts are backed up apart, as a database and its documents: each is restored into the directory
+    /// of its name. Services start, and checks are asked, when all are there.
+    #[serde(default)]
+    pub component: Vec<ComponentTable>,
     /// What is asked of the restored system. Without any, a drill proves nothing and fails.
     #[serde(default)]
     pub check: Vec<CheckTable>,
@@ -70,6 +74,26 @@ pub struct ObjectivesTable {
     pub rto: Option<String>,
     /// What people need before the first byte moves (declaring, deciding), as "30m": added to the measured recovery time and labelled as declared.
     pub declared: Option<String>,
+    /// How far apart the components of the system may have been captured, as "1h".
+    pub skew: Option<String>,
+}
+
+/// One component of a system: its own backup, restored into the directory of its name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ComponentTable {
+    /// Its name and that of its directory: a-z, 0-9, - and _, at most 32.
+    pub name: String,
+    /// Components that are restored before.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// Where its backups are.
+    pub source: SourceTable,
+    /// What opens them; as the scenario's own [unlock] where nothing is said.
+    pub unlock: Option<UnlockTable>,
+    /// How it is restored, step by step, without services; by default `method = "archive"`.
+    #[serde(default)]
+    pub restore: Vec<RestoreTable>,
 }
 
 /// When drills are due.

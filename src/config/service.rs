@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::component::is_word;
 use super::scenario::Reader;
 use super::scenario_file::RestoreTable;
 use crate::domain::{Comparison, PostgresBackup, PostgresStep, RestoreStep, ServiceKind, ServiceStep, SqlAsk, SqlExpect};
@@ -14,9 +15,7 @@ impl Reader<'_> {
                 (name.as_deref().unwrap_or("postgres"), self.postgres(at, table).map(ServiceKind::Postgres))
             }
         };
-        let is_word =
-            (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        if !is_word {
+        if !is_word(name) {
             self.wrong(&format!("{at}.name"), format!("`{name}` cannot name a service"), "use 1 to 32 of a-z, 0-9, - and _");
         }
         Some(ServiceStep { name: name.to_owned(), kind: kind? })

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::scenario::Reader;
-use super::scenario_file::{ReadsWord, RestoreTable, ScenarioFile, SnapshotsTable, WritesWord};
+use super::scenario_file::{ReadsWord, RestoreTable, SnapshotsTable, WritesWord};
 use crate::domain::{Placeholder, Snapshots, Template, ToolReads, ToolStep, ToolWrites};
 
 /// What the places of a step may be filled with.
@@ -25,7 +25,7 @@ enum Secrets {
 }
 
 impl Reader<'_> {
-    pub(super) fn tool(&mut self, at: &str, table: &RestoreTable, file: &ScenarioFile) -> Option<ToolStep> {
+    pub(super) fn tool(&mut self, at: &str, table: &RestoreTable, objects: bool, snapshot: bool) -> Option<ToolStep> {
         let RestoreTable::Tool { tool, version, command, env, secrets, files, reads, writes, exit, cannot_run, snapshots } = table else {
             return None;
         };
@@ -55,8 +55,8 @@ impl Reader<'_> {
             secrets: secrets.keys().map(String::as_str).collect(),
             files: files.keys().map(String::as_str).collect(),
             reads,
-            objects: file.source.points.is_some(),
-            snapshot: file.restore.iter().any(|t| matches!(t, RestoreTable::Tool { snapshots: Some(_), .. })),
+            objects,
+            snapshot,
         };
         let command = self.templates(&format!("{at}.command"), command, &fillings);
         let env = self.table(&format!("{at}.env"), env, &fillings);

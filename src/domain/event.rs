@@ -231,6 +231,9 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct SelectedPoint {
+    /// Of which component of the system; absent where there is one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
     /// Stands for its id.
     pub point: Pseudonym,
     /// When its data was captured.
@@ -255,6 +258,9 @@ pub struct SelectedPoint {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct RestoredFacts {
+    /// Of which component of the system; absent where there is one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
     /// Regular files.
     pub files: u64,
     /// Directories.
@@ -269,6 +275,18 @@ pub struct RestoredFacts {
     pub layers: Vec<String>,
     /// BLAKE3 over all entries in archive order, content digests included.
     pub tree_blake3: Option<Blake3>,
+}
+
+impl RestoredFacts {
+    /// Counts another component in. There is no one digest of several trees.
+    pub fn add(&mut self, other: &RestoredFacts) {
+        self.files += other.files;
+        self.directories += other.directories;
+        self.others += other.others;
+        self.bytes += other.bytes;
+        self.skipped += other.skipped;
+        self.tree_blake3 = None;
+    }
 }
 
 /// What happened.
@@ -287,6 +305,9 @@ pub enum DrillEventKind {
     PhaseBegan {
         /// Which.
         phase: Phase,
+        /// For which component of the system; absent where there is one only, and for phases of all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        component: Option<String>,
     },
     /// The sandbox stood.
     SandboxProvisioned {
@@ -454,6 +475,7 @@ pub struct DrillState {
     next: u64,
     elapsed: Elapsed,
     phase: Option<Phase>,
+    components: Vec<Option<String>>,
     sandbox_stands: bool,
     finished: bool,
 }
@@ -482,13 +504,19 @@ impl DrillState {
             return Err(EventOrderError::Start { seq });
         }
         match &event.kind {
-            DrillEventKind::PhaseBegan { phase } => {
+            DrillEventKind::PhaseBegan { phase, component } => {
+                // components are located and restored one after the other
+                let next_component = *phase == Phase::Locate && component.is_some() && !self.components.contains(component);
                 if let Some(after) = self.phase
                     && *phase <= after
+                    && !(next_component && after <= Phase::Restore)
                 {
                     return Err(EventOrderError::Phase { seq, phase: *phase, after });
                 }
                 self.phase = Some(*phase);
+                if next_component {
+                    self.components.push(component.clone());
+                }
             }
             DrillEventKind::SandboxProvisioned { .. } => self.sandbox_stands = true,
             DrillEventKind::EgressRecorded { .. } if !self.sandbox_stands => return Err(EventOrderError::NoSandbox { seq }),
@@ -543,7 +571,7 @@ pub fn phase_lengths(events: &[DrillEvent]) -> Vec<(Phase, Elapsed)> {
     let mut current: Option<(Phase, Elapsed)> = None;
     for event in events {
         let next = match &event.kind {
-            DrillEventKind::PhaseBegan { phase } => Some(*phase),
+            DrillEventKind::PhaseBegan { phase, .. } => Some(*phase),
             DrillEventKind::Finished { .. } => None,
             _ => continue,
         };
@@ -587,7 +615,7 @@ mod tests {
 
     #[test]
     fn events_keep_their_order() {
-        let phase = |phase| DrillEventKind::PhaseBegan { phase };
+        let phase = |phase| DrillEventKind::PhaseBegan { phase, component: None };
         let sandbox = DrillEventKind::SandboxProvisioned { facts: SandboxFacts::default() };
         let mut state = DrillState::default();
         assert_eq!(state.apply(&event(0, 0, phase(Phase::Locate))), Err(EventOrderError::Start { seq: 0 }));
@@ -611,9 +639,9 @@ mod tests {
     fn phases_add_up_to_the_whole() {
         let events = [
             event(0, 0, started()),
-            event(1, 0, DrillEventKind::PhaseBegan { phase: Phase::Locate }),
-            event(2, 30, DrillEventKind::PhaseBegan { phase: Phase::Restore }),
-            event(3, 100, DrillEventKind::PhaseBegan { phase: Phase::Verify }),
+            event(1, 0, DrillEventKind::PhaseBegan { phase: Phase::Locate, component: None }),
+            event(2, 30, DrillEventKind::PhaseBegan { phase: Phase::Restore, component: None }),
+            event(3, 100, DrillEventKind::PhaseBegan { phase: Phase::Verify, component: None }),
             event(4, 120, finished()),
         ];
         let lengths = phase_lengths(&events);

@@ -48,9 +48,9 @@ pub use point::{Moment, MomentError, ObjectRef, PointForm, RecoveryPoint, Select
 pub use recount::{Recount, recount};
 pub use rights::{May, RIGHTS_AGE, Right, RightsFacts, RightsPolicy, judge_rights};
 pub use scenario::{
-    Addressing, CheckKind, CheckSpec, Criticality, DatabaseRef, FreshnessSource, LockRequirement, PlanRef, Policy, ResourceLimits,
-    RestoreStep, Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, SqlAsk, SqlExpect,
-    StorageLocation, TimeZone, Unlock,
+    Addressing, CheckKind, CheckSpec, Component, Criticality, DatabaseRef, FreshnessSource, LockRequirement, PlanRef, Policy,
+    ResourceLimits, RestoreStep, Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, SqlAsk,
+    SqlExpect, StorageLocation, TimeZone, Unlock,
 };
 pub use service::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep};
 pub use size::{ByteSize, SizeError};

@@ -17,6 +17,9 @@ pub struct Objectives {
     /// What people need before the first byte moves (declaring, deciding), declared and not measured, in seconds.
     /// Added to the measured recovery time.
     pub declared: Option<Period>,
+    /// How far apart the components of the system may have been captured, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew: Option<Period>,
 }
 
 /// Where a capture time or data age comes from, best first.
@@ -92,6 +95,9 @@ pub struct Measurements {
     /// The worst gap between consecutive recovery points in the look-back window, the one up to now included, seconds:
     /// what a disaster at the worst moment would have lost.
     pub worst_gap: Option<Period>,
+    /// From the capture of the oldest component to that of the newest, seconds; absent where there is one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew: Option<Period>,
 }
 
 /// One objective against what was measured.
@@ -111,7 +117,7 @@ pub enum Met {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
 pub struct Assessment {
-    /// `"rpo"` or `"rto"`.
+    /// `"rpo"`, `"rto"` or `"skew"`.
     pub objective: String,
     /// The promise, seconds.
     pub target: Period,
@@ -138,6 +144,7 @@ pub fn assess(objectives: &Objectives, measured: &Measurements) -> Vec<Assessmen
     [
         one("rpo", objectives.rpo, measured.data_age.as_ref().map(|a| a.age)),
         one("rto", objectives.rto, measured.recovery.as_ref().map(Recovery::total)),
+        one("skew", objectives.skew, measured.skew),
     ]
     .into_iter()
     .flatten()
@@ -166,7 +173,7 @@ mod tests {
 
     #[test]
     fn an_objective_without_a_measurement_is_not_met() {
-        let objectives = Objectives { rpo: Some(Period::from_secs(10)), rto: Some(Period::from_secs(10)), declared: None };
+        let objectives = Objectives { rpo: Some(Period::from_secs(10)), rto: Some(Period::from_secs(10)), ..Objectives::default() };
         let all = assess(&objectives, &Measurements::default());
         assert!(all.iter().all(|a| a.met == Met::NotMeasured) && all.len() == 2);
     }

@@ -55,20 +55,23 @@ fn measure(events: &[DrillEvent], started: Timestamp, declared: Period) -> Measu
     let mut measured = Measurements::default();
     let mut restored = false;
     let mut dated: Option<(super::CaptureSource, Timestamp)> = None;
-    let mut captured = None;
+    let mut captured: Vec<(super::CaptureSource, Timestamp)> = Vec::new();
+    let several = components(events) > 1;
     for event in events {
         match &event.kind {
             DrillEventKind::BecameUsable => {
                 measured.recovery.get_or_insert(Recovery { measured: event.elapsed.since(uncounted(events, event.elapsed)), declared });
             }
             DrillEventKind::PointSelected { point } => {
-                measured.worst_gap = point.worst_gap;
-                captured = Some((point.captured_from, point.captured_at));
+                measured.worst_gap = measured.worst_gap.max(point.worst_gap);
+                captured.push((point.captured_from, point.captured_at));
             }
             DrillEventKind::Restored { .. } => restored = true,
             DrillEventKind::DataDated { at, source } => {
                 let better = match dated {
                     None => true,
+                    // each date is another component's: the oldest stands for the system
+                    Some((known, when)) if several && *source == known => *at < when,
                     Some((known, when)) => *source < known || (*source == known && *at > when),
                 };
                 if better {
@@ -78,17 +81,35 @@ fn measure(events: &[DrillEvent], started: Timestamp, declared: Period) -> Measu
             _ => {}
         }
     }
-    if restored && let Some((source, data_as_of)) = dated.or(captured) {
+    if several {
+        measured.skew = skew(&captured);
+        // a system is as old as the oldest of its components
+        captured.extend(dated.take());
+    }
+    let oldest = captured.into_iter().min_by_key(|(_, at)| *at);
+    if restored && let Some((source, data_as_of)) = dated.or(oldest) {
         let age = u64::try_from(started.seconds_since(data_as_of)).unwrap_or(0);
         measured.data_age = Some(Achieved { data_as_of, age: Period::from_secs(age), source });
     }
     measured
 }
 
+/// How many components of the system were selected.
+fn components(events: &[DrillEvent]) -> usize {
+    events.iter().filter(|event| matches!(&event.kind, DrillEventKind::PointSelected { point } if point.component.is_some())).count()
+}
+
+/// From the capture of the oldest to that of the newest.
+fn skew(captured: &[(super::CaptureSource, Timestamp)]) -> Option<Period> {
+    let times = captured.iter().map(|(_, at)| *at);
+    let (oldest, newest) = (times.clone().min()?, times.max()?);
+    Some(Period::from_secs(newest.seconds_since(oldest).unsigned_abs()))
+}
+
 /// The time before `usable` that was spent in phases that do not count.
 fn uncounted(events: &[DrillEvent], usable: Elapsed) -> Elapsed {
     let mut began = events.iter().filter_map(|event| match event.kind {
-        DrillEventKind::PhaseBegan { phase } if event.elapsed <= usable => Some((phase, event.elapsed)),
+        DrillEventKind::PhaseBegan { phase, .. } if event.elapsed <= usable => Some((phase, event.elapsed)),
         _ => None,
     });
     let mut spent = Elapsed::default();
@@ -107,7 +128,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         Blake3, CaptureSource, CheckReport, Criticality, DrillId, Egress, EgressPolicy, Elapsed, FindingKind, Met, Objectives, Plan,
-        RestoredFacts, RunnerFacts, Sha256, Trigger,
+        RestoredFacts, RunnerFacts, SelectedPoint, Sha256, Trigger,
     };
 
     fn events(kinds: Vec<DrillEventKind>) -> Vec<DrillEvent> {
@@ -123,6 +144,7 @@ mod tests {
                     rpo: Some(Period::from_secs(100)),
                     rto: Some(Period::from_secs(10)),
                     declared: Some(Period::from_secs(5)),
+                    skew: None,
                 },
                 trigger: Trigger::OnDemand { reason: None },
                 checks: vec![],
@@ -179,7 +201,7 @@ mod tests {
 
     #[test]
     fn phases_that_do_not_count_are_no_recovery_time() {
-        let phase = |phase| DrillEventKind::PhaseBegan { phase };
+        let phase = |phase| DrillEventKind::PhaseBegan { phase, component: None };
         let recounted = recount(&events(vec![
             phase(crate::domain::Phase::Restore),
             DrillEventKind::Restored { facts: RestoredFacts::default() },
@@ -192,6 +214,38 @@ mod tests {
         .unwrap();
         // usable 6 s after the start, 2 s of them spent on inspection
         assert_eq!(recounted.measurements.recovery.as_ref().map(|r| r.measured.as_secs_f64()), Some(4.0));
+    }
+
+    #[test]
+    fn a_system_is_as_old_as_its_oldest_component() {
+        let selected = |name: &str, at: i64| {
+            let point = SelectedPoint {
+                component: Some(name.into()),
+                captured_at: Timestamp::from_unix(at),
+                captured_from: CaptureSource::Name,
+                point: crate::domain::Pseudonym("point-1".into()),
+                form: crate::domain::PointForm::BareObject,
+                size: 1,
+                objects: 1,
+                points_seen: 1,
+                worst_gap: None,
+                producer: "no manifest".into(),
+            };
+            DrillEventKind::PointSelected { point }
+        };
+        let kinds = |dates: &[i64]| {
+            let first =
+                vec![selected("database", 950), selected("documents", 920), DrillEventKind::Restored { facts: RestoredFacts::default() }];
+            first.into_iter().chain(dates.iter().map(|at| dated(CaptureSource::Content, *at))).collect()
+        };
+        let of = |dates: &[i64]| {
+            let measured = recount(&events(kinds(dates))).unwrap().measurements;
+            (measured.data_age.unwrap().age.seconds, measured.skew.unwrap().seconds)
+        };
+        assert_eq!(of(&[]), (80, 30));
+        assert_eq!(of(&[990, 910]), (90, 30));
+        // a fresh database does not make old documents young
+        assert_eq!(of(&[990]), (80, 30));
     }
 
     #[test]

@@ -445,13 +445,54 @@ pub struct Scenario {
     pub egress: EgressPolicy,
     /// How it is restored, in order.
     pub restore: Vec<RestoreStep>,
+    /// The components of a system that has several, in the order of their restore. `source` and `unlock` are the first one's then, and
+    /// `restore` has the services alone, which are started when all components are there.
+    pub components: Vec<Component>,
+    /// The directory below the restored root that this is restored into; the root itself where nothing is said.
+    pub within: Option<String>,
     /// What is asked.
     pub checks: Vec<CheckSpec>,
     /// The file's exact text: its digest is the plan that the drill was run under.
     pub text: String,
 }
 
+/// One of several components of a system: its own backup, restored into its own directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Component {
+    /// Its name, and that of its directory below the restored root.
+    pub name: String,
+    /// Where its backups are.
+    pub source: Source,
+    /// What opens them.
+    pub unlock: Unlock,
+    /// How it is restored; no services among it.
+    pub restore: Vec<RestoreStep>,
+}
+
 impl Scenario {
+    /// What is restored, one after the other: the components each as a scenario of its own, or the scenario itself where it has none.
+    pub fn parts(&self) -> Vec<std::borrow::Cow<'_, Scenario>> {
+        use std::borrow::Cow;
+        if self.components.is_empty() {
+            return vec![Cow::Borrowed(self)];
+        }
+        let part = |component: &Component| Scenario {
+            source: component.source.clone(),
+            unlock: component.unlock.clone(),
+            restore: component.restore.clone(),
+            components: Vec::new(),
+            within: Some(component.name.clone()),
+            ..self.clone()
+        };
+        self.components.iter().map(|component| Cow::Owned(part(component))).collect()
+    }
+
+    /// Whether foreign tools restore any of it.
+    pub fn needs_tools(&self) -> bool {
+        let steps = self.components.iter().flat_map(|component| &component.restore).chain(&self.restore);
+        steps.into_iter().any(|step| matches!(step, RestoreStep::Tool(_)))
+    }
+
     /// The foreign tools that restore, in order; none where the native pipeline does.
     pub fn tool_steps(&self) -> Vec<&ToolStep> {
         let steps = self.restore.iter().filter_map(|step| match step {

@@ -164,6 +164,21 @@ pub struct ServedFacts {
     pub overlay_bytes: u64,
 }
 
+impl ServedFacts {
+    /// Counts in what was served for another component.
+    pub fn add(&mut self, other: &ServedFacts) {
+        for (operation, times) in &other.requests {
+            *self.requests.entry(operation.clone()).or_default() += times;
+        }
+        self.bytes += other.bytes;
+        self.refused += other.refused;
+        self.refusals.extend(other.refusals.iter().cloned());
+        self.failures += other.failures;
+        self.overlay_objects += other.overlay_objects;
+        self.overlay_bytes += other.overlay_bytes;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

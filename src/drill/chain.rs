@@ -1,11 +1,13 @@
 //! The restore chain into the evidence: summed up for people, whole in a file for machines, its locks held against policy.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::blame::Stop;
 use super::names::{nobody, object_name};
 use super::{RecordError, Recorder, Services, as_of};
 use crate::domain::{
     ChainFile, ChainSummary, DrillEventKind, Finding, FindingKind, LockFacts, LockPolicyVerdict, LockRequirement, LockState, LockVerdict,
-    ObjectRead, Pseudonym, RestoreChain, Scenario, Timestamp, judge,
+    ObjectRead, Pseudonym, RestoreChain, Scenario, Timestamp, Transport, judge,
 };
 use crate::evidence::{Digests, names};
 use crate::vault::VaultView;
@@ -20,18 +22,47 @@ pub(super) fn read(view: &VaultView, services: &Services<'_>) -> Vec<ObjectRead>
     view.chain(&|key| object_name(services, key)).objects
 }
 
-/// Records what was read, also where the restore failed half-way.
-pub(super) fn record(
-    view: &VaultView,
+/// The storages that a drill reads from, each with what its policy demands of locks.
+#[derive(Default)]
+pub(super) struct Views(Mutex<Vec<(VaultView, Option<LockRequirement>)>>);
+
+impl Views {
+    /// Remembers a storage, before anything is read from it.
+    pub(super) fn add(&self, view: &VaultView, scenario: &Scenario) {
+        let lock = scenario.source.policy.lock;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((view.clone(), lock));
+    }
+
+    /// Records what was read from all of them, also where the drill ended half-way.
+    pub(super) fn record(self, services: &Services<'_>, recorder: &mut Recorder<'_>) -> Result<(), RecordError> {
+        let views = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let started = recorder.started_at();
+        let (mut objects, mut uncertain, mut verdict) = (Vec::new(), Vec::new(), None);
+        for (view, lock) in &views {
+            let of_view = read(view, services);
+            uncertain.extend(view.as_of().and_then(|facts| as_of::open_uploads(&of_view, facts.at)));
+            let of_policy = lock.as_ref().map(|policy| policy_verdict(&of_view, policy, started));
+            verdict = [verdict, of_policy].into_iter().flatten().reduce(worse);
+            objects.extend(of_view);
+        }
+        // the way that is the least private of them
+        let Some(transport) = views.iter().map(|(view, _)| view.transport()).min_by_key(|way| way.encrypted.unwrap_or(true)) else {
+            return Ok(());
+        };
+        let as_of = views.iter().find_map(|(view, _)| view.as_of()).map(|facts| facts.at);
+        record(objects, verdict, as_of, transport, recorder)?;
+        recorder.found(uncertain)
+    }
+}
+
+fn record(
     mut objects: Vec<ObjectRead>,
-    scenario: &Scenario,
+    lock_policy: Option<LockPolicyVerdict>,
+    as_of: Option<Timestamp>,
+    transport: Transport,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), RecordError> {
-    let started = recorder.started_at();
-    let mut summary = ChainSummary::of(&objects, started);
-    summary.lock_policy = scenario.source.policy.lock.as_ref().map(|policy| policy_verdict(&objects, policy, started));
-    summary.as_of = view.as_of().map(|facts| facts.at);
-    let uncertain = summary.as_of.and_then(|at| as_of::open_uploads(&objects, at));
+    let mut summary = ChainSummary { lock_policy, as_of, ..ChainSummary::of(&objects, recorder.started_at()) };
     if !objects.is_empty() {
         let bytes = whole(&objects);
         recorder.attach(names::CHAIN, &bytes)?;
@@ -42,8 +73,7 @@ pub(super) fn record(
     // single reads are in the file
     objects.iter_mut().for_each(|object| object.reads = Vec::new());
     let chain = RestoreChain { objects, summary: Some(Box::new(summary)) };
-    recorder.record(DrillEventKind::ChainRecorded { chain, transport: view.transport() })?;
-    recorder.found(uncertain)
+    recorder.record(DrillEventKind::ChainRecorded { chain, transport })
 }
 
 /// One object version a line, compressed.
@@ -57,13 +87,22 @@ fn whole(objects: &[ObjectRead]) -> Vec<u8> {
 }
 
 fn policy_verdict(objects: &[ObjectRead], policy: &LockRequirement, now: Timestamp) -> LockPolicyVerdict {
-    let verdicts = objects.iter().map(|o| judge(&o.lock, policy.mode, policy.remaining, now));
-    verdicts.fold(LockPolicyVerdict::Kept, |so_far, verdict| match (so_far, verdict) {
-        (so_far, LockVerdict::Satisfied) => so_far,
-        (LockPolicyVerdict::Kept | LockPolicyVerdict::NotVisible, LockVerdict::Unknown) => LockPolicyVerdict::NotVisible,
-        (LockPolicyVerdict::Broken, LockVerdict::Unknown) => LockPolicyVerdict::Broken,
-        (_, LockVerdict::NotLocked | LockVerdict::WeakerMode { .. } | LockVerdict::TooShort { .. }) => LockPolicyVerdict::Broken,
-    })
+    let verdicts = objects.iter().map(|o| match judge(&o.lock, policy.mode, policy.remaining, now) {
+        LockVerdict::Satisfied => LockPolicyVerdict::Kept,
+        LockVerdict::Unknown => LockPolicyVerdict::NotVisible,
+        LockVerdict::NotLocked | LockVerdict::WeakerMode { .. } | LockVerdict::TooShort { .. } => LockPolicyVerdict::Broken,
+    });
+    verdicts.fold(LockPolicyVerdict::Kept, worse)
+}
+
+/// One broken lock breaks the policy, and one that cannot be seen hides whether it is kept.
+fn worse(one: LockPolicyVerdict, other: LockPolicyVerdict) -> LockPolicyVerdict {
+    use LockPolicyVerdict as V;
+    match (one, other) {
+        (V::Broken, _) | (_, V::Broken) => V::Broken,
+        (V::NotVisible, _) | (_, V::NotVisible) => V::NotVisible,
+        (V::Kept, V::Kept) => V::Kept,
+    }
 }
 
 /// Every lock in the chain that policy does not accept; the first of them by name.

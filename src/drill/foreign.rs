@@ -1,11 +1,13 @@
 //! A restore by foreign tools: located, prepared and carried out as the native one is, with a gateway or a mirror between
 //! the backup and the tool.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
 use super::blame::Stop;
 use super::leash::{Ended, LAST_MOMENTS, Leash};
@@ -39,13 +41,19 @@ const REFUSALS: usize = 20;
 
 /// Names under which the sandbox must find the gateway; none where no tool reads through it.
 pub(super) fn served_hosts(scenario: &Scenario) -> Vec<String> {
-    if scenario.tool_steps().iter().all(|step| step.reads == ToolReads::Directory) {
-        return Vec::new();
+    let mut hosts = Vec::new();
+    for part in scenario.parts() {
+        if part.tool_steps().iter().all(|step| step.reads == ToolReads::Directory) {
+            continue;
+        }
+        // virtual-host addressing needs a bucket that is a name of a host
+        let bucket = bucket_of(&part);
+        let is_host = bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
+        hosts.extend(std::iter::once(HOST.to_owned()).chain(is_host.then(|| format!("{bucket}.{HOST}"))));
     }
-    // virtual-host addressing needs a bucket that is a name of a host
-    let bucket = bucket_of(scenario);
-    let is_host = bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
-    std::iter::once(HOST.to_owned()).chain(is_host.then(|| format!("{bucket}.{HOST}"))).collect()
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
 }
 
 fn bucket_of(scenario: &Scenario) -> &str {
@@ -70,15 +78,20 @@ pub(super) struct Bench<'a> {
     mirrored: bool,
 }
 
-/// Finds the tools, opens the storage, starts the gateway; nothing is read of the backup yet.
+/// Finds the tools, opens the storage, starts the gateway; nothing is read of the backup yet. Other components may follow, unless this
+/// is the last.
 pub(super) async fn open<'a>(
     scenario: &'a Scenario,
     selector: &Selector,
     services: &Services<'_>,
     sandbox: &Sandbox,
+    views: &chain::Views,
+    last: bool,
 ) -> Result<Bench<'a>, Stop> {
     let ends = Elapsed::from_duration(services.clock.monotonic().as_duration() + scenario.limits.time.as_duration());
-    furnish(sandbox)?;
+    let fillings = Fillings { component: scenario.within.clone(), ..Fillings::default() };
+    furnish(sandbox, &fillings.repository())?;
+    steps::root_of(scenario.within.as_deref(), sandbox)?;
     let mut tools: Vec<ToolFacts> = Vec::new();
     let mut steps = Vec::new();
     for step in scenario.tool_steps() {
@@ -94,14 +107,15 @@ pub(super) async fn open<'a>(
     if view.is_empty().await.map_err(|e| Stop::vault("locate", &e, nobody()))? {
         return Err(steps::nothing_there(&view));
     }
-    let mut fillings =
-        Fillings { bucket: bucket_of(scenario).to_owned(), prefix: view.prefix().trim_matches('/').to_owned(), ..Fillings::default() };
+    views.add(&view, scenario);
+    let mut fillings = Fillings { bucket: bucket_of(scenario).to_owned(), prefix: view.prefix().trim_matches('/').to_owned(), ..fillings };
     let through: Vec<&ToolStep> = steps.iter().map(|(step, _)| *step).filter(|step| step.reads == ToolReads::Gateway).collect();
     let mut gateway = None;
     if !through.is_empty() {
         let overlay = through.iter().any(|step| step.writes == ToolWrites::Overlay);
         let writes = if overlay { Writes::Overlay { limit: OVERLAY } } else { Writes::Refuse };
-        let (started, places) = serve(scenario, &view, services, sandbox, writes).map_err(Stop::no_gateway)?;
+        let listeners = if last { sandbox.take_listeners() } else { sandbox.lend_listeners()? };
+        let (started, places) = serve(scenario, &view, services, listeners, writes).map_err(Stop::no_gateway)?;
         fillings.gateway = Some(places);
         gateway = Some(started);
     }
@@ -109,11 +123,15 @@ pub(super) async fn open<'a>(
 }
 
 /// Directories in the kit for the tools' own.
-fn furnish(sandbox: &Sandbox) -> Result<(), SandboxError> {
+fn furnish(sandbox: &Sandbox, repository: &str) -> Result<(), SandboxError> {
     let (kit, owner) = (sandbox.kit()?, sandbox.owner());
     let made = || -> rustix::io::Result<()> {
-        for name in [tool::HOME, tool::TEMPORARY, tool::REPOSITORY] {
-            rustix::fs::mkdirat(&kit, name, Mode::RWXU)?;
+        for name in [tool::HOME, tool::TEMPORARY, repository] {
+            match rustix::fs::mkdirat(&kit, name, Mode::RWXU) {
+                // of the component before
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let room = rustix::fs::openat(&kit, name, flags, Mode::empty())?;
             rustix::fs::fchown(&room, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
@@ -127,10 +145,9 @@ fn serve(
     scenario: &Scenario,
     view: &VaultView,
     services: &Services<'_>,
-    sandbox: &Sandbox,
+    listeners: Vec<TcpListener>,
     writes: Writes,
 ) -> std::io::Result<(Gateway, GatewayPlaces)> {
-    let listeners = sandbox.take_listeners();
     let port = listeners.first().ok_or_else(|| std::io::Error::other("the sandbox has no listener"))?.local_addr()?.port();
     let keys = GatewayKeys::generate()?;
     let (access_key, secret_key) = (keys.access_key.clone(), zeroize::Zeroizing::new(keys.secret_key().to_owned()));
@@ -326,9 +343,10 @@ impl Bench<'_> {
             let exit = self.run(Phase::Restore, (step, secrets), &step.command, scenario, services, sandbox).await?;
             last = Some((step, exit));
         }
-        let root = sandbox.root()?;
+        let root = steps::root_of(scenario.within.as_deref(), sandbox)?;
         let counted = tokio::task::spawn_blocking(move || count(&root)).await.map_err(|_| Stop::crashed("restore"))?;
-        let facts = counted.map_err(|_| Stop::crashed("restore"))?;
+        let counted = counted.map_err(|_| Stop::crashed("restore"))?;
+        let facts = RestoredFacts { component: recorder.component(), ..counted };
         if facts.files + facts.others == 0 {
             return Err(self.restored_nothing(last, services).into());
         }
@@ -360,7 +378,7 @@ impl Bench<'_> {
         leash: &Leash,
     ) -> Result<(), Stop> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(&sandbox.kit()?, tool::REPOSITORY, flags, Mode::empty())
+        let directory = rustix::fs::openat(&sandbox.kit()?, self.fillings.repository(), flags, Mode::empty())
             .map_err(|e| SandboxError::Io { step: "open the mirror", source: e.into() })?;
         let into = MirrorInto {
             directory,
@@ -468,7 +486,6 @@ impl Bench<'_> {
         let stop = chain::settle(&self.view, scenario).await;
         let objects = chain::read(&self.view, services);
         recorder.found(chain::lock_findings(&objects, scenario, recorder.started_at()))?;
-        chain::record(&self.view, objects, scenario, recorder)?;
         Ok(stop)
     }
 }

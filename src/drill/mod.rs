@@ -109,11 +109,14 @@ pub struct Order {
     pub plan: Plan,
     /// Who and what runs it.
     pub runner: RunnerFacts,
-    /// Which recovery point.
-    pub selector: Selector,
-    /// What the credentials may do beyond reading, where it was asked before.
-    pub rights: Option<RightsFacts>,
+    /// Which recovery point, of each part of the scenario in their order.
+    pub selectors: Vec<Selector>,
+    /// What the credentials of each part may do beyond reading, where it was asked before.
+    pub rights: Vec<Option<RightsFacts>>,
 }
+
+/// What is restored by itself, and which recovery point of it.
+type Part<'a> = (std::borrow::Cow<'a, Scenario>, Selector);
 
 /// Runs one drill. It ends with a verdict, unless it cannot be recorded.
 ///
@@ -126,8 +129,11 @@ pub async fn run(
     mut recorder: Recorder<'_>,
 ) -> Result<Vec<DrillEvent>, RecordError> {
     recorder.record(DrillEventKind::Started { plan: Box::new(order.plan), runner: order.runner })?;
-    cite_rights(scenario, order.rights, &mut recorder)?;
-    let stop = attempt(scenario, &order.selector, services, &mut recorder).await?; // kept, not propagated: what went wrong is evidence too
+    let parts: Vec<_> = scenario.parts().into_iter().zip(order.selectors).collect();
+    for ((part, _), rights) in parts.iter().zip(order.rights) {
+        cite_rights(part, rights, &mut recorder)?;
+    }
+    let stop = attempt(scenario, &parts, services, &mut recorder).await?; // kept, not propagated: what went wrong is evidence too
     recorder.found(stop.into_iter().flat_map(Stop::into_findings))?;
     recorder.found(closing_remarks(recorder.events()))?;
     let outcome = recount(recorder.events()).expect("a drill's first event is its start");
@@ -155,7 +161,7 @@ pub struct Looked {
 pub async fn look(scenario: &Scenario, selector: &Selector, services: &Services<'_>, id: DrillId) -> Result<Looked, Stop> {
     let sandbox = crate::sandbox::provision(&sandbox_spec(scenario, services, id)).await?;
     let asked = async {
-        let mut bench = foreign::open(scenario, selector, services, &sandbox).await?;
+        let mut bench = foreign::open(scenario, selector, services, &sandbox, &chain::Views::default(), true).await?;
         let (leash, _idle) = leash::Leash::new();
         let points = bench.points(scenario, services, &sandbox, &leash).await;
         let tools = bench.tools.clone();
@@ -192,7 +198,7 @@ fn cite_rights(scenario: &Scenario, rights: Option<RightsFacts>, recorder: &mut 
 /// Makes the sandbox, works in it, and destroys it whatever happened; only then looks at how it went.
 async fn attempt(
     scenario: &Scenario,
-    selector: &Selector,
+    parts: &[Part<'_>],
     services: &Services<'_>,
     recorder: &mut Recorder<'_>,
 ) -> Result<Option<Stop>, RecordError> {
@@ -208,7 +214,7 @@ async fn attempt(
     let began = refused.is_none();
     let outcome = match refused {
         Some(stop) => Err(leash::Ended::Stopped(stop)),
-        None => inside::in_sandbox(scenario, selector, services, &sandbox, recorder).await,
+        None => inside::in_sandbox(scenario, parts, services, &sandbox, recorder).await,
     };
 
     let mut torn_down = recorder.phase(Phase::Teardown);

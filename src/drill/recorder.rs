@@ -23,12 +23,13 @@ pub struct Recorder<'a> {
     origin: Elapsed,
     events: Vec<DrillEvent>,
     listeners: Vec<Box<dyn Listener + 'a>>,
+    component: Option<String>,
 }
 
 impl<'a> Recorder<'a> {
     /// Begins a drill: its monotonic time starts now.
     pub fn new(drill: DrillId, journal: Journal, clock: &'a dyn Clock, listeners: Vec<Box<dyn Listener + 'a>>) -> Self {
-        Self { journal, clock, drill, origin: clock.monotonic(), events: Vec::new(), listeners }
+        Self { journal, clock, drill, origin: clock.monotonic(), events: Vec::new(), listeners, component: None }
     }
 
     /// Records one event.
@@ -64,7 +65,18 @@ impl<'a> Recorder<'a> {
     /// # Errors
     /// As [`Recorder::record`].
     pub fn phase(&mut self, phase: Phase) -> Result<(), RecordError> {
-        self.record(DrillEventKind::PhaseBegan { phase })
+        let component = self.component.clone().filter(|_| phase <= Phase::Restore && phase > Phase::Provision);
+        self.record(DrillEventKind::PhaseBegan { phase, component })
+    }
+
+    /// Of which component the next events tell; of none in particular where there is one only.
+    pub fn turn_to(&mut self, component: Option<&str>) {
+        self.component = component.map(str::to_owned);
+    }
+
+    /// The component that the drill is at.
+    pub fn component(&self) -> Option<String> {
+        self.component.clone()
     }
 
     /// Records findings made outside of a check.

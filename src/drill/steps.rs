@@ -1,6 +1,10 @@
 //! What happens inside the sandbox's life: locate, preflight, restore, verify. Each step takes the last one's value.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
@@ -11,8 +15,8 @@ use super::{Keys, Recorder, Services, as_of, chain};
 use crate::checks::{Restored as Asked, ask};
 use crate::codec::manifest::{self, Manifest, ProducerTrust, Role, SetObject, verify_manifest};
 use crate::domain::{
-    CaptureSource, Cause, CheckKind, DrillEventKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Pseudonym, RecoveryPoint,
-    RestorePath, Scenario, SelectedPoint, Selector, Timestamp, select, worst_gap,
+    CaptureSource, Cause, CheckKind, CheckSpec, DrillEventKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Pseudonym,
+    RecoveryPoint, RestorePath, Scenario, SelectedPoint, Selector, Timestamp, select, worst_gap,
 };
 use crate::restore::{
     ArchiveOptions, EntryName, Member, RestoreError, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
@@ -38,12 +42,14 @@ pub(super) async fn locate(
     scenario: &Scenario,
     selector: &Selector,
     services: &Services<'_>,
+    views: &chain::Views,
     recorder: &mut Recorder<'_>,
 ) -> Result<Located, Ended> {
     recorder.phase(Phase::Locate)?;
     let keys = Arc::new(services.keys.load(&scenario.unlock)?);
     let view = open_view(scenario, selector, services).await?;
     let list = view.points().await.map_err(|e| Stop::vault("locate", &e, nobody()))?;
+    views.add(&view, scenario);
     let mut remarks = Vec::from_iter(as_of::remarks(selector, view.as_of()));
     if !list.broken.is_empty() {
         let detail = format!("{} other recovery points under this prefix have a manifest that cannot be read", list.broken.len());
@@ -95,6 +101,7 @@ pub(super) fn announce(
     (services.names)(&name, point.id.as_bytes());
     recorder.record(DrillEventKind::PointSelected {
         point: SelectedPoint {
+            component: recorder.component(),
             point: name,
             captured_at: point.captured_at,
             captured_from: point.captured_from,
@@ -227,7 +234,6 @@ pub(super) async fn preflight(
     // the manifest and its signature were pinned before the members
     recorder.found(chain::lock_findings(&chain::read(view, services), scenario, started))?;
     if !wrong.is_empty() {
-        chain::record(&located.view, chain::read(&located.view, services), scenario, recorder)?;
         return Err(Stop::several(wrong).into());
     }
     if let Some(manifest) = &located.manifest {
@@ -261,7 +267,7 @@ pub(super) async fn restore(
     let Prepared { located, objects } = prepared;
     let owner = sandbox.owner();
     let target = Target {
-        root: sandbox.root()?,
+        root: root_of(scenario.within.as_deref(), sandbox)?,
         spool: sandbox.spool()?,
         owner: Some((owner.uid, owner.gid)),
         budgets: (&scenario.limits).into(),
@@ -313,8 +319,7 @@ pub(super) async fn restore(
             .await
         }
     };
-    chain::record(&located.view, chain::read(&located.view, services), scenario, recorder)?;
-    let restored = outcome.map_err(|_| Stop::crashed("restore"))?.map_err(|error| {
+    let mut restored = outcome.map_err(|_| Stop::crashed("restore"))?.map_err(|error| {
         // the file system says "no space" of bytes and of entries alike; only it knows which
         if matches!(error, RestoreError::ScratchFull)
             && let Some(full @ SandboxError::Limit { limit: Limit::Inodes, .. }) = sandbox.scratch_is_full()
@@ -325,6 +330,7 @@ pub(super) async fn restore(
         let entry = |entry: &EntryName| path_name(services, &entry.0);
         Stop::restore(&error, &object, &entry, scenario)
     })?;
+    restored.facts.component = recorder.component();
     recorder.record(DrillEventKind::Restored { facts: restored.facts.clone() })?;
     let mut left_out = restored.skipped.clone();
     if restored.xattrs_left_out > 0 {
@@ -338,12 +344,33 @@ pub(super) async fn restore(
     Ok(restored)
 }
 
+/// The directory that is restored into.
+pub(super) fn root_of(within: Option<&str>, sandbox: &Sandbox) -> Result<OwnedFd, SandboxError> {
+    let root = sandbox.root()?;
+    let Some(within) = within else { return Ok(root) };
+    let made = || -> rustix::io::Result<OwnedFd> {
+        match rustix::fs::mkdirat(&root, within, Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&root, within, flags, Mode::empty())?;
+        let owner = sandbox.owner();
+        rustix::fs::fchown(&directory, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+        Ok(directory)
+    };
+    made().map_err(|e| SandboxError::Io { step: "make a component's directory", source: e.into() })
+}
+
+/// What of a system was restored: each component's name with its tree; one without a name where it has no components.
+pub(super) type Parts = Vec<(Option<String>, Restored)>;
+
 /// Asks the checks of restored files, where a service is about to change those.
 pub(super) async fn inspect(
     scenario: &Scenario,
     services: &Services<'_>,
     sandbox: &Sandbox,
-    restored: &Restored,
+    parts: &Parts,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
     if !scenario.changes_files() || !scenario.checks.iter().any(|check| check.kind.looks_at_files()) {
@@ -351,7 +378,7 @@ pub(super) async fn inspect(
     }
     recorder.phase(Phase::Inspect)?;
     let running = Running::none(services);
-    ask_those(scenario, services, sandbox, restored, &running, recorder, &|kind| kind.looks_at_files()).await
+    ask_those(scenario, services, sandbox, parts, &running, recorder, &|kind| kind.looks_at_files()).await
 }
 
 /// Asks the checks that were not asked yet.
@@ -359,13 +386,13 @@ pub(super) async fn verify(
     scenario: &Scenario,
     services: &Services<'_>,
     sandbox: &Sandbox,
-    restored: &Restored,
+    parts: &Parts,
     running: &Running<'_>,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
     // content that differs from what the manifest says is never left to whether somebody asks
     let asked = scenario.checks.iter().any(|c| c.kind == CheckKind::Manifest);
-    if let Some(compared) = restored.compared.as_ref().filter(|c| !asked && !c.is_clean()) {
+    for compared in parts.iter().filter_map(|(_, restored)| restored.compared.as_ref()).filter(|c| !asked && !c.is_clean()) {
         let kind = FindingKind::TreeDiffers {
             summary: compared.summary.clone(),
             aspects: compared.aspects.iter().map(|(aspect, count)| (aspect.word().to_owned(), *count)).collect(),
@@ -374,23 +401,38 @@ pub(super) async fn verify(
         recorder.found([Finding::backup("restore", kind)])?;
     }
     let inspected = scenario.changes_files();
-    ask_those(scenario, services, sandbox, restored, running, recorder, &|kind| !(inspected && kind.looks_at_files())).await
+    ask_those(scenario, services, sandbox, parts, running, recorder, &|kind| !(inspected && kind.looks_at_files())).await
 }
 
 async fn ask_those(
     scenario: &Scenario,
     services: &Services<'_>,
     sandbox: &Sandbox,
-    restored: &Restored,
+    parts: &Parts,
     running: &Running<'_>,
     recorder: &mut Recorder<'_>,
     wanted: &(dyn Fn(&CheckKind) -> bool + Sync),
 ) -> Result<(), Ended> {
-    let tree = RestoredTree::new(sandbox.root()?, restored);
+    // all components together have no manifest
+    let together = Restored::default();
+    let whole = match parts.as_slice() {
+        [(None, only)] => only,
+        _ => &together,
+    };
+    let tree = RestoredTree::new(sandbox.root()?, whole);
     let pseudonym = |path: &RestorePath| path_name(services, path.as_bytes());
     let programs = InSandbox { sandbox, time: scenario.limits.time, beside_servers: running.any() };
     let asked = Asked { tree: &tree, programs: &programs, databases: running, started: recorder.started_at(), pseudonym: &pseudonym };
     for check in scenario.checks.iter().filter(|check| wanted(&check.kind)) {
+        if check.kind == CheckKind::Manifest && parts.iter().any(|(name, restored)| name.is_some() && restored.index.is_some()) {
+            for (name, restored) in parts.iter().filter(|(_, restored)| restored.index.is_some()) {
+                let tree = RestoredTree::new(root_of(name.as_deref(), sandbox)?, restored);
+                let named = CheckSpec { name: format!("{} ({})", check.name, name.as_deref().unwrap_or_default()), ..check.clone() };
+                let (report, _) = ask(&named, &Asked { tree: &tree, ..asked }).await;
+                recorder.record(DrillEventKind::CheckEnded { report })?;
+            }
+            continue;
+        }
         let (report, newest) = ask(check, &asked).await;
         recorder.record(DrillEventKind::CheckEnded { report })?;
         if let Some(at) = newest {

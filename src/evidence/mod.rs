@@ -39,7 +39,7 @@ pub use key::{KeyCustody, NAMESPACE, PublicKey, Signer, SignerKey};
 pub use limits::Limit;
 #[cfg(feature = "runner")]
 pub use report::report_schema;
-pub use report::{Backup, ClockFacts, Definition, Issuer, PhaseTime, REPORT_SCHEMA, Report};
+pub use report::{Backup, ClockFacts, ComponentFacts, Definition, Issuer, PhaseTime, REPORT_SCHEMA, Report};
 pub use seal::{SealedEvidence, seal_evidence};
 pub use statement::{
     CHAIN_SUBJECT, CONCLUSIVE, Digests, PREDICATE_TYPE, Predicate, STATEMENT_LIMIT, STATEMENT_TYPE, Statement, Subject, TestResult,

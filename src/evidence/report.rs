@@ -37,6 +37,9 @@ pub struct Report {
     pub issuer: Issuer,
     /// The backup under test.
     pub backup: Backup,
+    /// The components of the system, in the order in which they were restored; empty where there is one only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<ComponentFacts>,
     /// What the sandbox was made of; `null` where there was none.
     pub sandbox: Option<SandboxFacts>,
     /// Foreign tools that restored, in the order of the scenario; empty where the native pipeline did.
@@ -109,6 +112,19 @@ pub struct Backup {
     pub rights: Option<RightsFacts>,
 }
 
+/// One component of a system that has several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ComponentFacts {
+    /// Its name in the scenario.
+    pub name: String,
+    /// Its recovery point.
+    pub point: SelectedPoint,
+    /// What was restored of it; `null` where its restore did not get to its end.
+    pub restored: Option<RestoredFacts>,
+}
+
 /// One phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
@@ -116,6 +132,9 @@ pub struct Backup {
 pub struct PhaseTime {
     /// Which.
     pub phase: Phase,
+    /// For which component of the system; absent where there is one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
     /// When it began, nanoseconds after the start.
     pub began: Elapsed,
     /// How long it lasted, nanoseconds.
@@ -195,6 +214,7 @@ impl Report {
             runner: runner.clone(),
             issuer,
             backup: Backup::default(),
+            components: Vec::new(),
             sandbox: None,
             tools: Vec::new(),
             services: Vec::new(),
@@ -226,8 +246,21 @@ impl Report {
         match &event.kind {
             DrillEventKind::SandboxProvisioned { facts } => self.sandbox = Some(facts.clone()),
             DrillEventKind::RightsCited { rights } => self.backup.rights = Some(rights.clone()),
-            DrillEventKind::PointSelected { point } => self.backup.point = Some(point.clone()),
-            DrillEventKind::Restored { facts } => self.restored = Some(facts.clone()),
+            DrillEventKind::PointSelected { point } => {
+                if let Some(name) = &point.component {
+                    self.components.push(ComponentFacts { name: name.clone(), point: point.clone(), restored: None });
+                }
+                self.backup.point.get_or_insert_with(|| point.clone());
+            }
+            DrillEventKind::Restored { facts } => {
+                if let Some(component) = self.components.iter_mut().find(|c| Some(&c.name) == facts.component.as_ref()) {
+                    component.restored = Some(facts.clone());
+                }
+                match &mut self.restored {
+                    Some(so_far) => so_far.add(facts),
+                    None => self.restored = Some(RestoredFacts { component: None, ..facts.clone() }),
+                }
+            }
             DrillEventKind::BecameUsable => {
                 self.usable_after.get_or_insert(event.elapsed);
             }
@@ -238,7 +271,10 @@ impl Report {
             }
             DrillEventKind::ToolFound { tool } => self.tools.push(tool.clone()),
             DrillEventKind::ServiceReady { service } => self.services.push(service.clone()),
-            DrillEventKind::GatewayClosed { served } => self.served = Some(served.clone()),
+            DrillEventKind::GatewayClosed { served } => match &mut self.served {
+                Some(so_far) => so_far.add(served),
+                None => self.served = Some(served.clone()),
+            },
             DrillEventKind::CheckEnded { report } => self.checks.push(report.clone()),
             DrillEventKind::Found { finding } => self.findings.push(finding.clone()),
             DrillEventKind::EgressRecorded { egress } => {
@@ -284,7 +320,7 @@ impl Report {
     /// (definitions, limits, controls) are taken as they were signed; facts are not.
     pub(super) fn contradiction(&self, events: &[DrillEvent]) -> Result<Option<&'static str>, EvidenceError> {
         let folded = Self::from_events(events, self.issuer.clone())?;
-        let facts: [(&'static str, bool); 23] = [
+        let facts: [(&'static str, bool); 24] = [
             ("schema", folded.schema == self.schema),
             ("report id", folded.report_id == self.report_id),
             ("verdict", folded.verdict == self.verdict),
@@ -293,6 +329,7 @@ impl Report {
             ("plan", folded.plan == self.plan),
             ("runner", folded.runner == self.runner),
             ("backup", folded.backup == self.backup),
+            ("components", folded.components == self.components),
             ("sandbox", folded.sandbox == self.sandbox),
             ("tools", folded.tools == self.tools),
             ("services", folded.services == self.services),
@@ -314,13 +351,13 @@ impl Report {
 }
 
 fn timeline(events: &[DrillEvent]) -> Vec<PhaseTime> {
-    let began = events.iter().filter_map(|e| match e.kind {
-        DrillEventKind::PhaseBegan { phase } => Some((phase, e.elapsed)),
+    let began = events.iter().filter_map(|e| match &e.kind {
+        DrillEventKind::PhaseBegan { phase, component } => Some((*phase, component.clone(), e.elapsed)),
         _ => None,
     });
     began
         .zip(phase_lengths(events))
-        .map(|((phase, began), (_, lasted))| PhaseTime { phase, began, lasted, counts: phase.counts() })
+        .map(|((phase, component, began), (_, lasted))| PhaseTime { phase, component, began, lasted, counts: phase.counts() })
         .collect()
 }
 

@@ -42,6 +42,12 @@ pub fn summary(report: &Report, paint: Paint) -> String {
         let layers = report.restored.as_ref().map_or(String::new(), |r| r.layers.join(", "));
         row(&mut text, "Restored", &format!("{restored}{}{layers}", if layers.is_empty() { "" } else { " through " }));
     }
+    for component in &report.components {
+        row(&mut text, "Component", &format!("{} of {}", component.name, component.point.captured_at.to_human()));
+    }
+    if let Some(skew) = report.measurements.skew.filter(|_| report.plan.objectives.skew.is_none()) {
+        row(&mut text, "Skew", &format!("{skew} between the captures of oldest and newest component"));
+    }
     if let Some(transport) = &report.backup.transport {
         let read = ByteSize(report.backup.chain.bytes_read());
         row(&mut text, "Read", &format!("{read} from {}", plain(&transport.to_string())));
@@ -119,7 +125,10 @@ fn row(text: &mut String, name: &str, value: &str) {
 pub fn line(event: &DrillEvent) -> String {
     let text = match &event.kind {
         DrillEventKind::Started { plan, .. } => format!("drill {} of {} started", event.drill, plan.scenario),
-        DrillEventKind::PhaseBegan { phase } => format!("{}…", phase.word()),
+        DrillEventKind::PhaseBegan { phase, component } => match component {
+            Some(component) => format!("{} {component}…", phase.word()),
+            None => format!("{}…", phase.word()),
+        },
         DrillEventKind::SandboxProvisioned { facts } => {
             format!(
                 "sandbox stands: {}, network {}, scratch {} {}",

@@ -13,7 +13,8 @@ pub fn answer(report: &Report) -> String {
 }
 
 fn passed(report: &Report) -> String {
-    let mut text = match &report.backup.point {
+    let oldest = report.components.iter().map(|component| &component.point).min_by_key(|point| point.captured_at);
+    let mut text = match oldest.or(report.backup.point.as_ref()) {
         Some(point) => format!("The backup of {} restores", point.captured_at.to_human()),
         None => "The backup restores".to_owned(),
     };
@@ -67,6 +68,7 @@ pub(super) fn objective_name(objective: &str) -> &str {
     match objective {
         "rto" => "Recovery time",
         "rpo" => "Data age",
+        "skew" => "Skew",
         other => other,
     }
 }

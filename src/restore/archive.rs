@@ -90,6 +90,7 @@ pub fn restore_archive(
     tree.finish()?;
     // unread bytes would be unchecked bytes; the layers above read to their end, so there are none
     restored.facts = RestoredFacts {
+        component: None,
         files: tree.files.load(Ordering::Relaxed),
         directories: tree.directories.load(Ordering::Relaxed),
         others: tree.others.load(Ordering::Relaxed),

@@ -82,6 +82,7 @@ pub fn restore_sealed(
 
     let compared = run.compared.into_inner().unwrap_or_else(PoisonError::into_inner);
     let facts = RestoredFacts {
+        component: None,
         files: tree.files.load(Ordering::Relaxed),
         directories: tree.directories.load(Ordering::Relaxed),
         others: tree.others.load(Ordering::Relaxed),

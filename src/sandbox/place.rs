@@ -125,6 +125,15 @@ impl Sandbox {
         std::mem::take(&mut *self.held().listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
+    /// As [`Sandbox::take_listeners`], for one of several who serve one after the other.
+    ///
+    /// # Errors
+    /// [`SandboxError`] where the process has no descriptor left.
+    pub fn lend_listeners(&self) -> Result<Vec<TcpListener>, SandboxError> {
+        let listeners = self.held().listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>().step("lend the listeners")
+    }
+
     /// How often something inside has tried to reach the outside, so far.
     pub fn attempts_so_far(&self) -> u64 {
         let egress = self.held().egress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

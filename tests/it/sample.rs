@@ -39,7 +39,7 @@ impl Story {
     }
 
     pub fn phase(self, millis: u64, phase: Phase) -> Self {
-        self.then(millis, DrillEventKind::PhaseBegan { phase })
+        self.then(millis, DrillEventKind::PhaseBegan { phase, component: None })
     }
 
     pub fn end(self, millis: u64) -> Vec<DrillEvent> {
@@ -59,6 +59,7 @@ pub fn started() -> DrillEventKind {
             scenario_sha256: Sha256([0x5c; 32]),
             scenario_blake3: Blake3([0x5b; 32]),
             objectives: Objectives {
+                skew: None,
                 rpo: Some(Period::from_secs(86_400)),
                 rto: Some(Period::from_secs(4 * 3_600)),
                 declared: Some(Period::from_secs(1_800)),
@@ -104,6 +105,7 @@ pub fn locked() -> LockState {
 pub fn point() -> DrillEventKind {
     DrillEventKind::PointSelected {
         point: SelectedPoint {
+            component: None,
             point: Pseudonym("point-00c0ffee00c0ffee".into()),
             captured_at: "2026-11-21T02:00:00Z".parse().expect("a valid time"),
             captured_from: CaptureSource::SignedManifest,
@@ -164,6 +166,7 @@ pub fn until_checks() -> Story {
             312_000,
             DrillEventKind::Restored {
                 facts: RestoredFacts {
+                    component: None,
                     files: 17_800,
                     directories: 402,
                     others: 2,

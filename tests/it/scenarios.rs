@@ -18,9 +18,16 @@ fn given(folder: &str, name: &str) -> PathBuf {
 /// The scenario as it is given away, but for its source's place, its keys' files, and where scratch may be.
 pub fn at_home(home: &Home, name: &str, place: &[(&str, toml::Value)]) -> PathBuf {
     let mut table: toml::Table = fs::read_to_string(given("scenarios", &format!("{name}.toml"))).unwrap().parse().unwrap();
-    let source = table["source"].as_table_mut().unwrap();
     for (key, value) in place {
-        source.insert((*key).to_owned(), value.clone());
+        // of a component: its name before the key
+        let source = match key.split_once('.') {
+            None => table["source"].as_table_mut(),
+            Some((component, _)) => {
+                let mut components = table["component"].as_array_mut().unwrap().iter_mut();
+                components.find(|c| c["name"].as_str() == Some(component)).unwrap()["source"].as_table_mut()
+            }
+        };
+        source.unwrap().insert(key.rsplit('.').next().unwrap().to_owned(), value.clone());
     }
     if let Some(unlock) = table.get_mut("unlock").and_then(toml::Value::as_table_mut) {
         unlock.insert("age_identities".to_owned(), vec!["file:../keys/records.agekey"].into());
@@ -37,6 +44,7 @@ fn every_scenario_given_away_has_its_test() {
         fs::read_dir(given("scenarios", "")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     let sources = [
         include_str!("scenarios.rs"),
+        include_str!("recipes/components.rs"),
         include_str!("recipes/files.rs"),
         include_str!("recipes/objects.rs"),
         include_str!("recipes/databases.rs"),

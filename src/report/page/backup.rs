@@ -7,7 +7,20 @@ use crate::evidence::Report;
 
 pub(super) fn backup(report: &Report) -> Vec<Row> {
     let mut rows = Vec::new();
-    if let Some(point) = &report.backup.point {
+    for component in &report.components {
+        let point = &component.point;
+        let restored = component
+            .restored
+            .as_ref()
+            .map_or_else(|| "not restored".to_owned(), |facts| format!("{}, {}", counted(facts.files, "file"), ByteSize(facts.bytes)));
+        let text =
+            format!("{}, captured {}, known from the {}; {restored}", point.point, point.captured_at.to_human(), point.captured_from);
+        rows.push(Row::new(format!("Component {}", component.name), text));
+    }
+    if let Some(skew) = report.measurements.skew {
+        rows.push(Row::new("Skew", format!("{skew} between the captures of oldest and newest component")));
+    }
+    if let Some(point) = report.backup.point.as_ref().filter(|_| report.components.is_empty()) {
         let form = match point.form {
             PointForm::SealedSet => "sealed set",
             PointForm::BareObject => "bare object",

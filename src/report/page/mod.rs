@@ -77,7 +77,7 @@ struct ObjectiveView {
 }
 
 struct PhaseView {
-    name: &'static str,
+    name: String,
     class: &'static str,
     began: String,
     lasted: String,
@@ -243,7 +243,7 @@ impl ObjectiveView {
 fn phases(report: &Report) -> Vec<PhaseView> {
     let total = report.clock.monotonic.nanos.max(1) as f64;
     let view = |phase: &crate::evidence::PhaseTime| PhaseView {
-        name: phase.phase.word(),
+        name: phase.component.as_ref().map_or_else(|| phase.phase.word().to_owned(), |of| format!("{} {of}", phase.phase.word())),
         class: class(phase.phase),
         began: phase.began.to_string(),
         lasted: phase.lasted.to_string(),

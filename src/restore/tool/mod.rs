@@ -64,6 +64,15 @@ pub struct Fillings {
     pub object_key: Option<String>,
     /// Id of the selected snapshot.
     pub snapshot: Option<String>,
+    /// The component that is restored, of a system that has several: what is a place inside gets one of its own for each.
+    pub component: Option<String>,
+}
+
+impl Fillings {
+    /// Name in the kit of the directory that a repository is mirrored to.
+    pub fn repository(&self) -> String {
+        self.component.as_ref().map_or_else(|| REPOSITORY.to_owned(), |component| format!("{REPOSITORY}-{component}"))
+    }
 }
 
 /// Secrets of a step, by name.
@@ -320,11 +329,11 @@ fn filling(place: &Placeholder, fillings: &Fillings, secrets: &Secrets) -> Resul
         P::CaFile => gateway.map(|_| format!("{PRIVATE_FILES}/{CA_FILE}")),
         P::Bucket => Some(fillings.bucket.clone()),
         P::Prefix => Some(fillings.prefix.clone()),
-        P::Target => Some(DATA_DIRECTORY.to_owned()),
-        P::Repository => Some(format!("{KIT_DIRECTORY}/{REPOSITORY}")),
+        P::Target => Some(fillings.component.as_ref().map_or_else(|| DATA_DIRECTORY.to_owned(), |name| format!("{DATA_DIRECTORY}/{name}"))),
+        P::Repository => Some(format!("{KIT_DIRECTORY}/{}", fillings.repository())),
         P::Home => Some(format!("{KIT_DIRECTORY}/{HOME}")),
         P::ObjectKey => fillings.object_key.clone(),
-        P::Object => fillings.object_key.as_deref().map(|key| format!("{KIT_DIRECTORY}/{REPOSITORY}/{}", base_name(key))),
+        P::Object => fillings.object_key.as_deref().map(|key| format!("{KIT_DIRECTORY}/{}/{}", fillings.repository(), base_name(key))),
         P::Snapshot => fillings.snapshot.clone(),
         P::File(name) => Some(format!("{PRIVATE_FILES}/{name}")),
         P::SecretFile(name) => Some(format!("{PRIVATE_FILES}/{SECRET_PREFIX}{name}")),
@@ -419,6 +428,7 @@ mod tests {
 
     fn fillings() -> Fillings {
         Fillings {
+            component: None,
             gateway: Some(GatewayPlaces {
                 host: "s3.drill.internal".into(),
                 port: 4711,
