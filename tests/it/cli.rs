@@ -280,6 +280,8 @@ fn a_drill_that_waits_for_a_silent_server_ends_when_it_is_told_to() {
         let drilled = home.drilled(said_of(runner)).ends("INCONCLUSIVE");
         assert!(told.elapsed() < std::time::Duration::from_secs(8), "{:?}", told.elapsed());
         drilled.blames_runner(kind, &[]);
+        // what was read until then is in the evidence
+        assert!(!drilled.report["backup"]["chain"]["objects"].as_array().unwrap().is_empty(), "{:#}", drilled.report["backup"]);
         drilled.left_nothing();
     }
 }

@@ -193,6 +193,29 @@ fn a_manifest_check_on_bare_objects_is_a_mistake() {
 }
 
 #[test]
+fn components_have_sources_and_an_order_of_their_own() {
+    let component =
+        |name: &str, after: &str| format!("[[component]]\nname = \"{name}\"\nafter = [{after}]\nsource = {{ url = \"file:{name}\" }}\n");
+    let of = |rest: &str| parse(&format!("name = \"ehr\"\nsystem = \"EHR\"\n{rest}"));
+    let good = of(&(component("files", "\"db\"") + &component("db", "") + &component("log", "\"files\", \"db\""))).unwrap();
+    assert_eq!(good.components.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["db", "files", "log"]);
+    assert_eq!(good.parts().iter().filter_map(|part| part.within.clone()).collect::<Vec<_>>(), ["db", "files", "log"]);
+    for (rest, what) in [
+        (component("a", "\"b\"") + &component("b", "\"a\""), "wait for each other"),
+        (component("a", "\"x\""), "no component is called `x`"),
+        (component("a", "") + &component("a", ""), "two components are called"),
+        (component("A b", ""), "cannot name a component"),
+        (format!("[source]\nurl = \"file:x\"\n{}", component("a", "")), "each component has a source"),
+        (format!("[[restore]]\nmethod = \"archive\"\n{}", component("a", "")), "services alone"),
+        (component("a", "") + "[[component.restore]]\nmethod = \"postgres\"\ndump = \"x\"\n", "starts no services"),
+        (String::new(), "no source says where the backups are"),
+    ] {
+        let mistakes = of(&rest).unwrap_err();
+        assert!(mistakes.list.iter().any(|m| m.what.contains(what)), "{what} in\n{mistakes}");
+    }
+}
+
+#[test]
 fn broken_toml_is_told_with_its_line() {
     let mistakes = parse("name = \"a\nsystem = 1 = 2\n").unwrap_err();
     assert!(mistakes.list.len() >= 2, "{mistakes}");

@@ -71,7 +71,7 @@ fn a_database_and_its_documents_come_back_as_one_system() {
 fn sealed_and_bare(home: &Home) -> std::path::PathBuf {
     home.tree();
     home.shell("mkdir -p backups/files backups/bare");
-    home.fire(&["seal", "tree", "--to", "file:backups/files", "-r", &home.recipient, "--unsigned"]).exits(0);
+    home.fire(&["seal", "tree", "--to", "file:backups/files", "-r", &home.recipient]).exits(0);
     home.shell("tar -C tree -cf other.tar patients.csv");
     home.write(&format!("backups/bare/{}", home.bare_name(1)), home.age(&zstd_bytes(&std::fs::read(home.path("other.tar")).unwrap())));
     home.write(
