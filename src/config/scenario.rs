@@ -221,7 +221,9 @@ impl Reader<'_> {
             steps.push(match table {
                 RestoreTable::Archive {} => Some(RestoreStep::Archive),
                 RestoreTable::Tool { .. } => self.tool(&at, table, file).map(|step| RestoreStep::Tool(Box::new(step))),
-                RestoreTable::Postgres { .. } => self.service(&at, table).map(|step| RestoreStep::Service(Box::new(step))),
+                RestoreTable::Postgres { .. } | RestoreTable::Sqlite { .. } => {
+                    self.service(&at, table).map(|step| RestoreStep::Service(Box::new(step)))
+                }
             });
         }
         let is_service = |t: &RestoreTable| !matches!(t, RestoreTable::Archive {} | RestoreTable::Tool { .. });
