@@ -109,7 +109,7 @@ fn a_database_comes_back_from_everything_that_sqlite_backs_up_with() {
         drilled
     };
     passes("its WAL of", FILE, "cp live.db live.db-wal live.db-shm out", 3).left_nothing();
-    passes("file", "file = \"*.db\"\nmade_by = \"backup\"", "sqlite3 live.db '.backup out/a ?b%#.db'", 1);
+    passes("file", "file = \"*.db\"\nmade_by = \"backup\"", "sqlite3 live.db '.backup \"out/a ?b%#.db\"'", 1);
     passes("file", FILE, "sqlite3 live.db 'vacuum into \"out/registry.db\"'", 1);
     passes("dump", DUMP, "sqlite3 live.db .dump > out/registry.sql", 1);
     // a transaction was under way, of which pages are in the file already
@@ -178,7 +178,7 @@ fn what_is_no_whole_database_fails_with_its_reason() {
     file("touch out/none", "input_missing");
     file("sqlite3 out/registry.db 'create table patient (id)'", "empty");
     file(
-        "cp whole.db out/registry.db; printf '\\xff\\xff\\xff' | dd of=out/registry.db bs=1 seek=105 conv=notrunc status=none",
+        "cp whole.db out/registry.db; printf '\\xff\\xff\\xff' | dd of=out/registry.db bs=1 seek=100 conv=notrunc status=none",
         "input_damaged",
     );
     let dump = |script: &str, problem: &str| {
@@ -195,7 +195,7 @@ fn what_is_no_whole_database_fails_with_its_reason() {
     let drilled = dump("sed '3 i .shell touch /data/harmed' whole.sql > out/registry.sql", "load_refused");
     drilled.blames_backup("service_failed", &[("how", "none of them is run")]);
     // the shell itself says that what it dumped was damaged
-    let damaged = "cp whole.db torn.db; printf '\\xff\\xff\\xff\\xff' | dd of=torn.db bs=1 seek=8200 conv=notrunc status=none; \
+    let damaged = "cp whole.db torn.db; dd if=/dev/urandom of=torn.db bs=4096 seek=4 count=3 conv=notrunc status=none; \
                    sqlite3 torn.db .dump > out/registry.sql || true; tail -n 1 out/registry.sql | grep -q ROLLBACK";
     dump(damaged, "input_damaged");
 }
