@@ -93,7 +93,7 @@ fn number(text: &str) -> Option<u64> {
 /// A table's name, with its schema or without, as the database quotes it.
 fn identifier(engine: Engine, name: &str) -> String {
     let quote = match engine {
-        Engine::Postgres => '"',
+        Engine::Postgres | Engine::Sqlite => '"',
     };
     let quoted = |part: &str| format!("{quote}{}{quote}", part.replace(quote, &format!("{quote}{quote}")));
     name.split('.').map(quoted).collect::<Vec<_>>().join(".")

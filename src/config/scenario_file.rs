@@ -361,6 +361,25 @@ pub enum RestoreTable {
         #[serde(default)]
         settings: BTreeMap<String, String>,
     },
+    /// Open a SQLite database that was restored: its file, with the WAL beside it, or a dump of the shell.
+    Sqlite {
+        /// By what checks call it; "sqlite" by default.
+        name: Option<String>,
+        /// The database file, by a path or a glob of the restored tree, as "*.db"; its WAL is the file of the same name with -wal behind.
+        file: Option<String>,
+        /// What the shell's .dump wrote, likewise; instead of `file`.
+        dump: Option<String>,
+        /// How `file` was made: "copy" (default), a copy of files, of which the WAL may be missing; or "backup", by SQLite itself (.backup, VACUUM INTO, Litestream).
+        made_by: Option<SqliteMadeByWord>,
+    },
+}
+
+/// How a SQLite database file was made.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SqliteMadeByWord {
+    Copy,
+    Backup,
 }
 
 /// How a tool reads the backup.

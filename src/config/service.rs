@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::component::is_word;
 use super::scenario::Reader;
-use super::scenario_file::RestoreTable;
-use crate::domain::{Comparison, PostgresBackup, PostgresStep, RestoreStep, ServiceKind, ServiceStep, SqlAsk, SqlExpect};
+use super::scenario_file::{RestoreTable, SqliteMadeByWord};
+use crate::domain::{
+    Comparison, PostgresBackup, PostgresStep, RestoreStep, ServiceKind, ServiceStep, SqlAsk, SqlExpect, SqliteMadeBy, SqliteStep,
+};
 
 impl Reader<'_> {
     pub(super) fn service(&mut self, at: &str, table: &RestoreTable) -> Option<ServiceStep> {
@@ -14,6 +16,7 @@ impl Reader<'_> {
             RestoreTable::Postgres { name, .. } => {
                 (name.as_deref().unwrap_or("postgres"), self.postgres(at, table).map(ServiceKind::Postgres))
             }
+            RestoreTable::Sqlite { name, .. } => (name.as_deref().unwrap_or("sqlite"), self.sqlite(at, table).map(ServiceKind::Sqlite)),
         };
         if !is_word(name) {
             self.wrong(&format!("{at}.name"), format!("`{name}` cannot name a service"), "use 1 to 32 of a-z, 0-9, - and _");
@@ -46,6 +49,28 @@ impl Reader<'_> {
         }
         let from = PostgresBackup::Dump { dump: dump.clone(), globals: globals.clone(), jobs: *jobs };
         Some(PostgresStep { from, database: database.clone(), version: *version, user, settings: settings.clone() })
+    }
+
+    fn sqlite(&mut self, at: &str, table: &RestoreTable) -> Option<SqliteStep> {
+        let RestoreTable::Sqlite { file, dump, made_by, .. } = table else { return None };
+        match (file, dump) {
+            (Some(file), None) => {
+                let made_by = match made_by {
+                    None | Some(SqliteMadeByWord::Copy) => SqliteMadeBy::Copy,
+                    Some(SqliteMadeByWord::Backup) => SqliteMadeBy::Backup,
+                };
+                Some(SqliteStep::File { file: file.clone(), made_by })
+            }
+            (None, Some(dump)) if made_by.is_none() => Some(SqliteStep::Dump { dump: dump.clone() }),
+            (None, Some(_)) => {
+                self.wrong(&format!("{at}.made_by"), "a dump is made by the shell's .dump", "remove `made_by`");
+                None
+            }
+            _ => {
+                self.wrong(at, "a database comes from its `file` or from a `dump`", "write file = \"*.db\", or dump = \"*.sql\"");
+                None
+            }
+        }
     }
 
     fn settings(&mut self, at: &str, settings: &BTreeMap<String, String>) {

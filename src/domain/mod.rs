@@ -52,7 +52,7 @@ pub use scenario::{
     ResourceLimits, RestoreStep, Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, SqlAsk,
     SqlExpect, StorageLocation, TimeZone, Unlock,
 };
-pub use service::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep};
+pub use service::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep, SqliteMadeBy, SqliteStep};
 pub use size::{ByteSize, SizeError};
 pub use spelling::nearest;
 pub use template::{Placeholder, Template, TemplateError};

@@ -13,6 +13,8 @@ use super::Sha256;
 pub enum Engine {
     /// PostgreSQL.
     Postgres,
+    /// SQLite.
+    Sqlite,
 }
 
 impl Engine {
@@ -20,6 +22,7 @@ impl Engine {
     pub const fn word(self) -> &'static str {
         match self {
             Engine::Postgres => "PostgreSQL",
+            Engine::Sqlite => "SQLite",
         }
     }
 }
@@ -38,6 +41,8 @@ pub struct ServiceStep {
 pub enum ServiceKind {
     /// A PostgreSQL cluster.
     Postgres(PostgresStep),
+    /// A SQLite database.
+    Sqlite(SqliteStep),
 }
 
 impl ServiceKind {
@@ -47,12 +52,15 @@ impl ServiceKind {
             ServiceKind::Postgres(step) => match step.from {
                 PostgresBackup::Dump { .. } => false,
             },
+            // what must be written to is copied before
+            ServiceKind::Sqlite(_) => false,
         }
     }
     /// What the report calls it.
     pub fn engine(&self) -> Engine {
         match self {
             ServiceKind::Postgres(_) => Engine::Postgres,
+            ServiceKind::Sqlite(_) => Engine::Sqlite,
         }
     }
 }
@@ -84,6 +92,33 @@ pub enum PostgresBackup {
         /// Processes that load; one per processor where nothing is said.
         jobs: Option<u32>,
     },
+}
+
+/// How a SQLite database comes back, by patterns of paths below the restored root, each of which matches one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SqliteStep {
+    /// A database file; what lies beside it under its name and `-wal` or `-journal` belongs to it.
+    File {
+        /// The file.
+        file: String,
+        /// How it was made.
+        made_by: SqliteMadeBy,
+    },
+    /// What the shell's `.dump` wrote.
+    Dump {
+        /// The text.
+        dump: String,
+    },
+}
+
+/// How a database file of a backup was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SqliteMadeBy {
+    /// Files were copied: a WAL that did not come along may be missing.
+    #[default]
+    Copy,
+    /// SQLite itself made it whole (`.backup`, `VACUUM INTO`, Litestream): there is no WAL to be missed.
+    Backup,
 }
 
 /// A service, as the evidence names it.

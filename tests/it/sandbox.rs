@@ -101,7 +101,7 @@ pub(crate) fn assert_gone(disposal: &Disposal) {
     assert!(disposal.probes.len() >= 3, "{disposal:#?}");
 }
 
-fn put(sandbox: &Sandbox, name: &str, content: &[u8]) {
+pub(crate) fn put(sandbox: &Sandbox, name: &str, content: &[u8]) {
     let root = sandbox.root().unwrap();
     let file = rustix::fs::openat(&root, name, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR).unwrap();
     rustix::io::write(&file, content).unwrap();

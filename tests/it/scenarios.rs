@@ -48,13 +48,14 @@ fn every_scenario_given_away_has_its_test() {
         include_str!("recipes/files.rs"),
         include_str!("recipes/objects.rs"),
         include_str!("recipes/databases.rs"),
+        include_str!("recipes/sqlite.rs"),
     ];
     let tested: BTreeSet<String> = there
         .iter()
         .filter(|name| {
             let stem = name.strip_suffix(".toml").unwrap_or(name);
-            let call = format!("at_home(&home, \"{stem}\"");
-            sources.iter().any(|source| source.contains(&call))
+            let call = |home: &str| format!("at_home({home}, \"{stem}\"");
+            sources.iter().any(|source| source.contains(&call("&home")) || source.contains(&call("home")))
         })
         .cloned()
         .collect();

@@ -9,6 +9,7 @@
 
 mod postgres;
 mod shop;
+mod sqlite;
 
 use async_trait::async_trait;
 
@@ -74,6 +75,7 @@ pub trait Service: Send + Sync {
 pub fn of(step: &ServiceStep) -> Box<dyn Service> {
     match &step.kind {
         ServiceKind::Postgres(postgres) => Box::new(postgres::Postgres::new(&step.name, postgres)),
+        ServiceKind::Sqlite(sqlite) => Box::new(sqlite::Sqlite::new(&step.name, sqlite)),
     }
 }
 

@@ -226,6 +226,15 @@ impl Shop<'_> {
         Ok(File::from(openat2(&root, path.as_path(), READ, Mode::empty(), WITHIN)?))
     }
 
+    /// Opens the file of the restored tree that has the same name with something behind it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn open_beside(&self, file: &Input, end: &str) -> std::io::Result<File> {
+        let path = RestorePath::from_bytes(&[file.path.as_bytes(), end.as_bytes()].concat()).map_err(std::io::Error::other)?;
+        self.open(&path)
+    }
+
     /// Opens a file below a directory of the restored tree.
     ///
     /// # Errors
@@ -247,6 +256,16 @@ impl Shop<'_> {
     /// The last bytes of a file of the restored tree, as many as there are.
     pub fn end(&self, input: &Input, bytes: u64) -> Vec<u8> {
         self.open(&input.path).and_then(|file| end_of(file, bytes)).unwrap_or_default()
+    }
+
+    /// Where a program of the host is that is run inside.
+    ///
+    /// # Errors
+    /// [`ServiceError::Runner`] where it is not installed.
+    pub fn program(&self, name: &str) -> Result<PathBuf, ServiceError> {
+        let found = tool::program(name, self.directories);
+        let advice = "install it below /usr, or name its directory: [sandbox] tools";
+        found.map(|(path, _)| path).map_err(|e| ServiceError::runner(format!("{e}; {advice}"), []))
     }
 
     /// Runs a program to its end; servers go on.

@@ -217,13 +217,8 @@ impl ToolError {
 /// # Errors
 /// [`ToolError::Missing`], [`ToolError::Unusable`], [`ToolError::Sandbox`].
 pub async fn find(step: &ToolStep, directories: &[PathBuf], sandbox: &Sandbox) -> Result<ToolFacts, ToolError> {
-    let path = look_up(&step.tool, directories)?;
+    let (path, real) = program(&step.tool, directories)?;
     let unusable = |why: String| ToolError::Unusable { tool: step.tool.clone(), why };
-    let real = fs::canonicalize(&path).map_err(|e| unusable(e.kind().to_string()))?;
-    let shown = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].map(Path::new);
-    if !shown.iter().copied().chain(directories.iter().map(PathBuf::as_path)).any(|seen| real.starts_with(seen)) {
-        return Err(unusable(format!("it leads to {}, which the sandbox does not show", real.display())));
-    }
     let sha256 = File::open(&real).and_then(crate::codec::sha256).map_err(|e| unusable(e.kind().to_string()))?;
     let mut command = CommandSpec::new(step.version.iter().cloned());
     command.timeout = VERSION_TIME;
@@ -234,6 +229,21 @@ pub async fn find(step: &ToolStep, directories: &[PathBuf], sandbox: &Sandbox) -
         Err(other) => return Err(other.into()),
     };
     Ok(ToolFacts { tool: step.tool.clone(), path: path.display().to_string(), version, sha256 })
+}
+
+/// Where a program is that commands inside find by this name, and the file that this leads to.
+///
+/// # Errors
+/// [`ToolError::Missing`], [`ToolError::Unusable`].
+pub(super) fn program(tool: &str, directories: &[PathBuf]) -> Result<(PathBuf, PathBuf), ToolError> {
+    let path = look_up(tool, directories)?;
+    let unusable = |why: String| ToolError::Unusable { tool: tool.to_owned(), why };
+    let real = fs::canonicalize(&path).map_err(|e| unusable(e.kind().to_string()))?;
+    let shown = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].map(Path::new);
+    if !shown.iter().copied().chain(directories.iter().map(PathBuf::as_path)).any(|seen| real.starts_with(seen)) {
+        return Err(unusable(format!("it leads to {}, which the sandbox does not show", real.display())));
+    }
+    Ok((path, real))
 }
 
 fn look_up(tool: &str, directories: &[PathBuf]) -> Result<PathBuf, ToolError> {

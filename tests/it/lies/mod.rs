@@ -31,6 +31,11 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (3, "an empty dump, validly compressed and encrypted", &["an_empty_dump_validly_compressed_and_encrypted_fails"]),
     (4, "right size, wrong bytes", &["zeros_of_the_right_size_fail"]),
     (
+        8,
+        "a SQLite file copied without its WAL: opens, is sound by its own checks, and the newest rows are gone",
+        &["a_database_without_its_wal_misses_the_rpo_and_is_warned_of", "a_wal_that_recovery_passes_over_in_silence_fails"],
+    ),
+    (
         9,
         "dotfiles missed, setgid and modes stripped, symlinks followed, empty directories dropped",
         &["what_careless_archivers_leave_out_fails_the_manifest_check"],

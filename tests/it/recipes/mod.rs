@@ -17,6 +17,7 @@ mod databases;
 mod files;
 mod objects;
 mod postgres;
+mod sqlite;
 
 /// A bucket, and tools at home that write to it.
 struct Vault<'a> {
