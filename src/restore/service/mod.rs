@@ -12,6 +12,7 @@ mod shop;
 
 use async_trait::async_trait;
 
+pub use postgres::{LiveError, Observation, observe as observe_postgres};
 pub use shop::{Input, Job, Remark, Shop};
 
 use crate::domain::{
