@@ -56,7 +56,7 @@ pub async fn close_interrupted(app: &App) -> Result<Cleared, SandboxError> {
         match close(app, &journal, &cleared.reaped) {
             // one that never recorded its start has nothing to be said of it
             Ok(closed) => {
-                for file in [&journal, &lock, &attachment(&journal, names::CHAIN)] {
+                for file in [&journal, &lock, &attachment(&journal, names::CHAIN), &attachment(&journal, names::OBSERVED)] {
                     let _ = fs::remove_file(file);
                 }
                 cleared.closed.extend(closed);

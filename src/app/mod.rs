@@ -1,7 +1,10 @@
 //! Wires the rooms: reads the environment, loads keys, runs a drill from its order to its sealed evidence.
 
+mod baseline;
+mod canary;
 mod closing;
 mod keys;
+mod last;
 mod rights;
 pub mod samples;
 
@@ -15,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+pub use baseline::{BaselineOrder, write_whole};
+pub use canary::{CanaryError, Plant};
 pub use closing::{Cleared, Closed, close_interrupted};
 pub use keys::FileKeyring;
 
@@ -145,7 +150,9 @@ impl App {
         let known_names = Mutex::new(Annex::new(drill.clone()));
         let names = |name: &Pseudonym, raw: &[u8]| known_names.lock().unwrap_or_else(PoisonError::into_inner).note(name, raw);
         let wiring = (self.vaults(), FileKeyring::new(self.environment.clone()));
-        let services = Services { progress, cancel, ..self.services(&wiring, &pseudonyms, &names, request.isolation) };
+        let last = self.last_passed(scenario, &signer.key);
+        let canaries = self.planted(scenario);
+        let services = Services { progress, cancel, last, canaries, ..self.services(&wiring, &pseudonyms, &names, request.isolation) };
         let mut rights = Vec::new();
         for part in scenario.parts() {
             rights.push(self.known_rights(&part.source).await);
@@ -191,6 +198,8 @@ impl App {
             swap: SwapPolicy::Refuse,
             progress: Arc::default(),
             cancel: CancellationToken::new(),
+            last: Ok(None),
+            canaries: Vec::new(),
         }
     }
 
@@ -216,6 +225,11 @@ impl App {
             let path = attachment(journal, &chain.name);
             let bytes = fs::read(&path).map_err(|source| failed(EvidenceError::Read { path: path.clone(), source }))?;
             extra.push((chain.name.clone(), bytes));
+        }
+        if report.checks.iter().any(|check| check.seen.is_some()) {
+            let path = attachment(journal, names::OBSERVED);
+            let bytes = fs::read(&path).map_err(|source| failed(EvidenceError::Read { path: path.clone(), source }))?;
+            extra.push((names::OBSERVED.to_owned(), bytes));
         }
         if let Some(annex) = annex
             && !self.settings.annex_recipients.is_empty()
@@ -332,7 +346,9 @@ impl Desk {
 
     /// The evidence is sealed: nothing is left to close.
     fn clear(self) {
-        let _ = fs::remove_file(attachment(&self.journal, names::CHAIN));
+        for name in [names::CHAIN, names::OBSERVED] {
+            let _ = fs::remove_file(attachment(&self.journal, name));
+        }
         for path in [&self.journal, &self.lock] {
             if let Err(error) = fs::remove_file(path) {
                 tracing::warn!("{} could not be removed: {error}", path.display());

@@ -24,7 +24,7 @@ pub(super) async fn ask(
         assertions: 1,
         findings: vec![Finding::backup(name, FindingKind::CheckFailed { expected: expected.clone(), observed: observed.clone() })],
         observed,
-        newest: None,
+        ..Answer::default()
     };
     match restored.programs.run(command).await.map_err(CheckError::Sandbox)? {
         Ran::Exited { status, .. } if status != exit => Ok(failed(format!("exit status {status}"))),

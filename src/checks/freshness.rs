@@ -1,19 +1,11 @@
 //! `freshness`: the newest data in the restored content. This is what the recovery point objective is measured by.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
-
 use jiff::civil;
 use jiff::tz::TimeZone;
-use serde_json::Value;
 
-use super::{Answer, CheckError, Glob, Restored, no_answer, sql};
+use super::{Answer, CheckError, Glob, Restored, fields, no_answer, sql};
 use crate::domain::{DatabaseRef, EntryKind, Finding, FindingKind, FreshnessSource, Period, Timestamp};
 
-/// The largest single JSON document that is read whole.
-const MAX_DOCUMENT: u64 = 64 << 20;
-/// The longest line of JSON lines.
-const MAX_LINE: u64 = 16 << 20;
 /// Clocks of producer and runner may differ by this much before data from the future is remarkable.
 const TOLERANCE: u64 = 300;
 
@@ -38,13 +30,13 @@ pub(super) fn ask(name: &str, from: &FreshnessSource, restored: &Restored<'_>) -
                 newest = newest.max(Some(Timestamp::from_unix(entry.mtime)));
             }
             Some(field) => {
-                let csv = entry.path.as_bytes().to_ascii_lowercase().ends_with(b".csv");
                 let file = restored.tree.open(&entry.path)?;
-                let mut see = |at: Timestamp| {
-                    values += 1;
-                    newest = newest.max(Some(at));
-                };
-                if csv { from_csv(file, field, &mut see)? } else { from_json(file, size, field, &mut see)? }
+                fields::of_file(&entry.path, size, file, field, &mut |text| {
+                    if let Some(at) = instant(text) {
+                        values += 1;
+                        newest = newest.max(Some(at));
+                    }
+                })?;
             }
         }
     }
@@ -76,7 +68,7 @@ fn judge(name: &str, newest: Option<Timestamp>, observed: String, started: Times
             expected,
             observed,
             assertions: 1,
-            newest: None,
+            ..Answer::default()
         };
     };
     let age = started.seconds_since(at);
@@ -96,66 +88,7 @@ fn judge(name: &str, newest: Option<Timestamp>, observed: String, started: Times
         assertions: 1,
         findings: vec![Finding::note(name, crate::domain::Cause::Backup, FindingKind::DataAsOf { at })],
         newest: Some(at),
-    }
-}
-
-fn from_csv(file: File, field: &str, see: &mut dyn FnMut(Timestamp)) -> Result<(), CheckError> {
-    let broken = |_| CheckError::TooLarge("a CSV file could not be read".into());
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
-    let column = reader.byte_headers().map_err(broken)?.iter().position(|h| h == field.as_bytes());
-    let Some(column) = column else { return Ok(()) };
-    let mut record = csv::ByteRecord::new();
-    while reader.read_byte_record(&mut record).map_err(broken)? {
-        if let Some(at) = record.get(column).and_then(|raw| std::str::from_utf8(raw).ok()).and_then(instant) {
-            see(at);
-        }
-    }
-    Ok(())
-}
-
-/// One document, or a document a line.
-fn from_json(mut file: File, size: u64, field: &str, see: &mut dyn FnMut(Timestamp)) -> Result<(), CheckError> {
-    let path: Vec<&str> = field.split('.').collect();
-    if size <= MAX_DOCUMENT {
-        let mut text = Vec::with_capacity(size as usize);
-        (&mut file).take(MAX_DOCUMENT).read_to_end(&mut text)?;
-        if let Ok(document) = serde_json::from_slice::<Value>(&text) {
-            collect(&document, &path, see);
-            return Ok(());
-        }
-        file.rewind()?;
-    }
-    let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
-        if read == 0 {
-            return Ok(());
-        }
-        if read as u64 == MAX_LINE {
-            return Err(CheckError::TooLarge(format!(
-                "a JSON document is larger than {MAX_DOCUMENT} bytes and is not written a record a line"
-            )));
-        }
-        if let Ok(document) = serde_json::from_slice::<Value>(&line) {
-            collect(&document, &path, see);
-        }
-    }
-}
-
-/// Follows a dotted path through objects, and through every element of lists on the way.
-fn collect(value: &Value, path: &[&str], see: &mut dyn FnMut(Timestamp)) {
-    match (value, path) {
-        (Value::Array(items), _) => items.iter().for_each(|item| collect(item, path, see)),
-        (Value::Object(map), [first, rest @ ..]) => {
-            if let Some(inner) = map.get(*first) {
-                collect(inner, rest, see);
-            }
-        }
-        (Value::String(text), []) => instant(text).into_iter().for_each(see),
-        (Value::Number(number), []) => number.as_f64().and_then(from_epoch).into_iter().for_each(see),
-        _ => {}
+        ..Answer::default()
     }
 }
 

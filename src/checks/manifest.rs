@@ -69,7 +69,7 @@ pub(super) fn ask(name: &str, restored: &Restored<'_>) -> Result<Answer, CheckEr
         observed,
         assertions: u32::from(compared > 0),
         findings,
-        newest: None,
+        ..Answer::default()
     })
 }
 

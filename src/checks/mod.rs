@@ -2,11 +2,18 @@
 //!
 //! Checks see the restored tree and the sandbox. They never see the backup: what they ask is answered by what was restored.
 
+mod baseline;
+mod canary;
 mod command;
+mod content;
+mod fields;
 mod files;
 mod freshness;
 mod glob;
+mod integrity;
 mod manifest;
+mod references;
+mod schema;
 mod sql;
 
 use std::fs::File;
@@ -17,8 +24,9 @@ use async_trait::async_trait;
 pub use glob::{Glob, GlobError};
 
 use crate::domain::{
-    Aspect, CheckKind, CheckOutcome, CheckReport, CheckSpec, DatabaseRef, Engine, FileEntry, Finding, FindingKind, Fingerprint,
-    FreshnessSource, IntegrityAnswer, IntegrityDepth, Pseudonym, RestorePath, Sample, SchemaObject, Severity, Timestamp,
+    Aspect, CaptureSource, CheckKind, CheckOutcome, CheckReport, CheckSpec, DatabaseRef, DrillId, Engine, FileEntry, Finding, FindingKind,
+    Fingerprint, FreshnessSource, IntegrityAnswer, IntegrityDepth, LastDrill, Observed, PlantedCanary, Pseudonym, RestorePath, Sample,
+    SchemaObject, Severity, Timestamp,
 };
 
 /// Entries of a tree in the order of [`RestorePath`].
@@ -140,6 +148,7 @@ pub trait Databases: Send + Sync {
 }
 
 /// What checks are asked of.
+#[derive(Clone, Copy)]
 pub struct Restored<'a> {
     /// The restored tree.
     pub tree: &'a dyn Tree,
@@ -151,6 +160,26 @@ pub struct Restored<'a> {
     pub started: Timestamp,
     /// Makes a pseudonym of a path.
     pub pseudonym: &'a (dyn Fn(&RestorePath) -> Pseudonym + Sync),
+    /// Makes them of everything else.
+    pub names: &'a dyn Names,
+    /// The last drill of the scenario that passed, if any; or why its evidence is not believed.
+    pub last: Result<Option<&'a LastDrill>, &'a str>,
+    /// When the recovery point was captured, and how that is known.
+    pub captured: Option<(Timestamp, CaptureSource)>,
+    /// Canaries that were planted for the scenario, in the order of their times.
+    pub canaries: &'a [PlantedCanary],
+}
+
+/// What stands for restored names and values where people read.
+pub trait Names: Send + Sync {
+    /// For a name of the restored system.
+    fn name(&self, name: &str) -> Pseudonym;
+    /// For a value of restored data.
+    fn value(&self, value: &str) -> Pseudonym;
+    /// For what a program printed.
+    fn output(&self, output: &[u8]) -> Pseudonym;
+    /// For a digest: another one, which nobody without the runner's key can try names or rows out on.
+    fn keyed(&self, digest: &str) -> String;
 }
 
 /// A check could not be asked.
@@ -187,7 +216,8 @@ fn no_answer(name: &str, expected: &str, error: NoAnswer) -> Result<Answer, Chec
         NoAnswer::Refused { state, output } => {
             let observed = format!("the server answers with an error ({state})");
             let kind = FindingKind::QueryRefused { state, output };
-            Ok(Answer { expected: expected.to_owned(), observed, assertions: 1, findings: vec![Finding::backup(name, kind)], newest: None })
+            let findings = vec![Finding::backup(name, kind)];
+            Ok(Answer { expected: expected.to_owned(), observed, assertions: 1, findings, ..Answer::default() })
         }
         NoAnswer::NotAsked { reason } => Err(CheckError::NotAsked(reason)),
         NoAnswer::Limit { limit, value } => Err(CheckError::Limit { limit, value }),
@@ -207,10 +237,25 @@ pub struct Answer {
     pub findings: Vec<Finding>,
     /// The newest data that it saw, when it looked for that.
     pub newest: Option<Timestamp>,
+    /// What it observed of a database, for later drills.
+    pub seen: Option<Observed>,
+    /// The drill that it compared with.
+    pub compared_with: Option<DrillId>,
+}
+
+/// A check that was asked.
+#[derive(Debug)]
+pub struct Asked {
+    /// How it ended.
+    pub report: CheckReport,
+    /// The newest data that it saw.
+    pub newest: Option<Timestamp>,
+    /// What it observed of a database, under the runner's key.
+    pub seen: Option<Observed>,
 }
 
 /// Asks one check. Not being able to ask is an answer of its own, and never a pass.
-pub async fn ask(spec: &CheckSpec, restored: &Restored<'_>) -> (CheckReport, Option<Timestamp>) {
+pub async fn ask(spec: &CheckSpec, restored: &Restored<'_>) -> Asked {
     let answer = match &spec.kind {
         CheckKind::Manifest => tokio::task::block_in_place(|| manifest::ask(&spec.name, restored)),
         CheckKind::Files { pattern, count, bytes, newest } => {
@@ -222,11 +267,18 @@ pub async fn ask(spec: &CheckSpec, restored: &Restored<'_>) -> (CheckReport, Opt
         }
         CheckKind::Freshness { from } => tokio::task::block_in_place(|| freshness::ask(&spec.name, from, restored)),
         CheckKind::Sql { of, ask } => sql::ask(&spec.name, of, ask, restored).await,
+        CheckKind::Schema { of, baseline, ignore, additional } => {
+            schema::ask(&spec.name, of, baseline, ignore, *additional, restored).await
+        }
+        CheckKind::Content { of, tables, against, sample } => content::ask(&spec.name, of, tables, against, *sample, restored).await,
+        CheckKind::Integrity { of, depth } => integrity::ask(&spec.name, of, *depth, restored).await,
+        CheckKind::References { from, to, may_be_empty } => references::ask(&spec.name, from, to, *may_be_empty, restored).await,
+        CheckKind::Canary { from } => canary::ask(&spec.name, from, restored).await,
     };
-    report(spec, answer)
+    report(spec, answer, restored.names)
 }
 
-fn report(spec: &CheckSpec, answer: Result<Answer, CheckError>) -> (CheckReport, Option<Timestamp>) {
+fn report(spec: &CheckSpec, answer: Result<Answer, CheckError>, names: &dyn Names) -> Asked {
     let (name, kind) = (spec.name.clone(), spec.kind.word().to_owned());
     match answer {
         Ok(answer) => {
@@ -242,6 +294,7 @@ fn report(spec: &CheckSpec, answer: Result<Answer, CheckError>) -> (CheckReport,
                     Some((Severity::Warn, _)) => CheckOutcome::Warned,
                     Some((Severity::Note, _)) | None => CheckOutcome::Passed,
                 };
+            let seen = answer.seen.map(|seen| baseline::keyed(&seen, names));
             let report = CheckReport {
                 name,
                 kind,
@@ -250,8 +303,9 @@ fn report(spec: &CheckSpec, answer: Result<Answer, CheckError>) -> (CheckReport,
                 observed: answer.observed,
                 assertions: answer.assertions,
                 findings: answer.findings,
+                seen: seen.as_ref().map(|seen| seen.seen(answer.compared_with)),
             };
-            (report, answer.newest)
+            Asked { report, newest: answer.newest, seen }
         }
         Err(error) => {
             let kind_of = match &error {
@@ -269,8 +323,9 @@ fn report(spec: &CheckSpec, answer: Result<Answer, CheckError>) -> (CheckReport,
                 findings: vec![Finding::runner(name.clone(), kind_of)],
                 name,
                 kind,
+                seen: None,
             };
-            (report, None)
+            Asked { report, newest: None, seen: None }
         }
     }
 }
@@ -336,7 +391,21 @@ pub(crate) mod testing {
     }
 
     /// Databases that answer every question alike.
-    pub struct Database(pub Result<Rows, NoAnswer>);
+    pub struct Database {
+        pub rows: Result<Rows, NoAnswer>,
+        pub objects: Vec<SchemaObject>,
+        pub prints: Vec<(String, Fingerprint)>,
+        pub integrity: IntegrityAnswer,
+    }
+
+    impl Database {
+        pub fn silent() -> Self {
+            Self::of(Err(NoAnswer::NotAsked { reason: "none".into() }))
+        }
+        pub fn of(rows: Result<Rows, NoAnswer>) -> Self {
+            Self { rows, objects: Vec::new(), prints: Vec::new(), integrity: IntegrityAnswer::default() }
+        }
+    }
 
     #[async_trait]
     impl Databases for Database {
@@ -344,21 +413,49 @@ pub(crate) mod testing {
             Ok(Engine::Postgres)
         }
         async fn query(&self, _of: &DatabaseRef, _sql: &str) -> Result<Rows, NoAnswer> {
-            self.0.clone()
+            self.rows.clone()
         }
         async fn objects(&self, _of: &DatabaseRef) -> Result<Vec<SchemaObject>, NoAnswer> {
-            Ok(Vec::new())
+            Ok(self.objects.clone())
         }
         async fn fingerprints(&self, _: &DatabaseRef, _: &[String], _: Option<Sample>) -> Result<Vec<(String, Fingerprint)>, NoAnswer> {
-            Ok(Vec::new())
+            Ok(self.prints.clone())
         }
         async fn integrity(&self, _of: &DatabaseRef, _depth: IntegrityDepth) -> Result<IntegrityAnswer, NoAnswer> {
-            Ok(IntegrityAnswer::default())
+            Ok(self.integrity.clone())
         }
     }
 
-    pub static NO_DATABASE: std::sync::LazyLock<Database> =
-        std::sync::LazyLock::new(|| Database(Err(NoAnswer::NotAsked { reason: "none".into() })));
+    pub static NO_DATABASE: std::sync::LazyLock<Database> = std::sync::LazyLock::new(Database::silent);
+
+    /// Names under no key at all.
+    pub struct Plain;
+
+    impl Names for Plain {
+        fn name(&self, name: &str) -> Pseudonym {
+            Pseudonym(format!("name-{}", crate::domain::mark(name.as_bytes())))
+        }
+        fn value(&self, value: &str) -> Pseudonym {
+            Pseudonym(format!("value-{}", value.len()))
+        }
+        fn output(&self, output: &[u8]) -> Pseudonym {
+            Pseudonym(format!("output-{}", output.len()))
+        }
+        fn keyed(&self, digest: &str) -> String {
+            crate::domain::mark(digest.as_bytes())
+        }
+    }
+
+    pub fn last_drill(observations: crate::domain::Observations) -> LastDrill {
+        LastDrill {
+            drill: DrillId("0".into()),
+            started_at: Timestamp::from_unix(0),
+            restored: Vec::new(),
+            usable_after: None,
+            points: Vec::new(),
+            observations,
+        }
+    }
 
     pub struct Answers(pub Result<Ran, String>);
 
@@ -374,7 +471,17 @@ pub(crate) mod testing {
     }
 
     pub fn restored<'a>(tree: &'a MemoryTree, programs: &'a Answers) -> Restored<'a> {
-        Restored { tree, programs, databases: &*NO_DATABASE, started: Timestamp::from_unix(1_000_000), pseudonym: &pseudonym }
+        Restored {
+            tree,
+            programs,
+            databases: &*NO_DATABASE,
+            started: Timestamp::from_unix(1_000_000),
+            pseudonym: &pseudonym,
+            names: &Plain,
+            last: Ok(None),
+            captured: None,
+            canaries: &[],
+        }
     }
 
     pub fn no_programs() -> Answers {

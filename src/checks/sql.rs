@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{Answer, CheckError, Restored, Rows, no_answer};
-use crate::domain::{Comparison, DatabaseRef, Engine, Finding, FindingKind, SqlAsk, SqlExpect};
+use crate::domain::{Comparison, DatabaseRef, Engine, Finding, FindingKind, Observed, SqlAsk, SqlExpect, TableSeen};
 
 pub(super) async fn ask(name: &str, of: &DatabaseRef, ask: &SqlAsk, restored: &Restored<'_>) -> Result<Answer, CheckError> {
     match ask {
@@ -43,7 +43,7 @@ async fn counts(
 ) -> Result<Answer, CheckError> {
     let engine = restored.databases.engine(of.service.as_deref()).map_err(CheckError::NotAsked)?;
     let expected = tables.iter().map(|(table, comparison)| format!("{table} {comparison}")).collect::<Vec<_>>().join(", ");
-    let (mut observed, mut failed) = (Vec::new(), 0u32);
+    let (mut observed, mut failed, mut seen) = (Vec::new(), 0u32, Observed::default());
     for (table, comparison) in tables {
         let rows = match restored.databases.query(of, &format!("select count(*) from {}", identifier(engine, table))).await {
             Ok(rows) => rows,
@@ -53,15 +53,16 @@ async fn counts(
         let count = value.and_then(number).ok_or_else(|| CheckError::NotAsked("a count is no number".to_owned()))?;
         failed += u32::from(!comparison.holds(count));
         observed.push(format!("{table} {count}"));
+        seen.tables.insert(table.clone(), TableSeen { rows: count, digest: None, per_million: None });
     }
     let assertions = u32::try_from(tables.len()).unwrap_or(u32::MAX);
-    Ok(answer(name, expected, observed.join(", "), assertions, failed == 0))
+    Ok(Answer { seen: Some(seen), ..answer(name, expected, observed.join(", "), assertions, failed == 0) })
 }
 
 fn answer(name: &str, expected: String, observed: String, assertions: u32, holds: bool) -> Answer {
     let kind = FindingKind::CheckFailed { expected: expected.clone(), observed: observed.clone() };
     let findings = if holds { Vec::new() } else { vec![Finding::backup(name, kind)] };
-    Answer { expected, observed, assertions, findings, newest: None }
+    Answer { expected, observed, assertions, findings, ..Answer::default() }
 }
 
 /// The one value of the one row; no row is no value.
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     async fn asked(rows: Result<Rows, NoAnswer>, ask: &SqlAsk) -> Result<Answer, CheckError> {
-        let (tree, programs, database) = (MemoryTree::of(vec![]), no_programs(), Database(rows));
+        let (tree, programs, database) = (MemoryTree::of(vec![]), no_programs(), Database::of(rows));
         let restored = Restored { databases: &database, ..restored(&tree, &programs) };
         super::ask("sql", &DatabaseRef::default(), ask, &restored).await
     }

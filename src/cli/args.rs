@@ -64,6 +64,10 @@ pub enum Command {
     Plan(RunArgs),
     /// Run drills now
     Run(RunArgs),
+    /// Observe a database of your own, for drills to compare with: its objects, and the rows of its tables
+    Baseline(BaselineArgs),
+    /// Make a nonce and plant it in the source before a backup: drills must find it again
+    Canary(CanaryArgs),
     /// Check evidence offline
     Verify(VerifyArgs),
     /// Destroy what a crash left, and close the drills it cut short
@@ -222,6 +226,49 @@ impl From<LockModeArg> for LockMode {
             LockModeArg::Governance => LockMode::Governance,
         }
     }
+}
+
+/// `firedrill baseline`
+#[derive(Debug, Args)]
+pub struct BaselineArgs {
+    /// The PostgreSQL database, as psql is told: its name, or a connection string as "service=ehr". It is only read
+    #[arg(long, value_name = "CONNECTION")]
+    pub postgres: String,
+    /// Count and hash the rows of all tables as well
+    #[arg(long)]
+    pub content: bool,
+    /// Those of this table; repeatable
+    #[arg(long, value_name = "NAME", conflicts_with = "content")]
+    pub table: Vec<String>,
+    /// Hash a part of the rows, as 1%, as the check will
+    #[arg(long, value_name = "PART", value_parser = part_per_million)]
+    pub sample: Option<u32>,
+    /// A snapshot that pg_export_snapshot() gave to another session, so that the dump of the same snapshot has these rows
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Option<String>,
+    /// Where to write it [default: stdout]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+fn part_per_million(text: &str) -> Result<u32, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    let part = percent.map(|percent| (percent * 10_000.0).round()).filter(|part| (1.0..=1e6).contains(part));
+    part.map(|part| part as u32).ok_or_else(|| "write 0.0001% to 100%, as 1%".to_owned())
+}
+
+/// `firedrill canary`
+#[derive(Debug, Args)]
+pub struct CanaryArgs {
+    /// A scenario's file, or its name in the scenario directory: the one whose drills expect it
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: String,
+    /// Write it into this file, which the backup takes along
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    pub file: Option<PathBuf>,
+    /// Program and arguments that plant it: they get it on standard input and as $FIREDRILL_CANARY. Without any it is printed
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 /// `firedrill verify`

@@ -3,6 +3,8 @@
 //! Results go to stdout, everything else to stderr.
 
 mod args;
+mod baseline;
+mod canary;
 mod demo;
 mod doctor;
 mod exit;
@@ -76,6 +78,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Points(args) => points::run(cli, &app, args).await,
             Command::Plan(args) => plan::run(cli, &app, args).await,
             Command::Run(args) => run::run(cli, &app, args).await,
+            Command::Baseline(args) => baseline::run(cli, &app, args),
+            Command::Canary(args) => canary::run(cli, &app, args),
             Command::Verify(args) => verify::run(cli, &app, args),
             Command::Reap => reap::run(cli, &app).await,
             Command::Completions(_) | Command::Man(_) | Command::Schema(_) => Ok(Exit::Passed),

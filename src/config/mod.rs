@@ -3,6 +3,7 @@
 //! A file's structure is checked against the published JSON Schema of its own wire struct, walking the parsed document
 //! so that each mistake knows its line; what a schema cannot say is checked after that. Nothing is fetched here.
 
+mod check;
 mod component;
 mod mistakes;
 mod scenario;

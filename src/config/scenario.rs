@@ -139,7 +139,7 @@ impl Reader<'_> {
         text.and_then(|text| self.parse(at, text))
     }
 
-    fn path(&self, text: &str) -> PathBuf {
+    pub(super) fn path(&self, text: &str) -> PathBuf {
         self.base.join(text)
     }
 
@@ -210,6 +210,7 @@ impl Reader<'_> {
             components: components?,
             within: None,
             checks,
+            regression: self.regression(file.regression.as_ref()),
             text: text.to_owned(),
         })
     }
@@ -529,6 +530,11 @@ impl Reader<'_> {
                 let ask = self.sql(at, query.as_ref(), expect.as_ref(), tables);
                 (name, ask.map(|ask| CheckKind::Sql { of, ask }))
             }
+            CheckTable::Schema { name, .. }
+            | CheckTable::Content { name, .. }
+            | CheckTable::Integrity { name, .. }
+            | CheckTable::References { name, .. }
+            | CheckTable::Canary { name, .. } => (name, self.database_check(at, table)),
             CheckTable::Freshness { name, path, pattern, field, .. } => {
                 let pattern = self.pattern(at, path.as_ref(), pattern.as_ref());
                 let from = pattern.map(|pattern| match field {
@@ -543,7 +549,7 @@ impl Reader<'_> {
         Some(CheckSpec { name, kind })
     }
 
-    fn pattern(&mut self, at: &str, path: Option<&String>, pattern: Option<&String>) -> Option<String> {
+    pub(super) fn pattern(&mut self, at: &str, path: Option<&String>, pattern: Option<&String>) -> Option<String> {
         match (path, pattern) {
             (Some(path), None) => Some(globset_escape(path)),
             (None, Some(pattern)) => match crate::checks::Glob::new(pattern) {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::domain::{IntegrityDepth, ObjectClass};
+
 /// A scenario: what to restore, how, with which checks and objectives.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +40,8 @@ pub struct ScenarioFile {
     /// of its name. Services start, and checks are asked, when all are there.
     #[serde(default)]
     pub component: Vec<ComponentTable>,
+    /// How a drill is compared with the last one that passed.
+    pub regression: Option<RegressionTable>,
     /// What is asked of the restored system. Without any, a drill proves nothing and fails.
     #[serde(default)]
     pub check: Vec<CheckTable>,
@@ -485,4 +489,127 @@ pub enum CheckTable {
         #[serde(default)]
         tables: BTreeMap<String, String>,
     },
+    /// The objects of a restored database (tables, columns, indexes, constraints, views, functions, triggers, sequences, roles and more), by name and definition, against a baseline.
+    Schema {
+        /// Name of the check.
+        name: Option<String>,
+        /// The service that is asked; the only one by default.
+        service: Option<String>,
+        /// The database in it.
+        database: Option<String>,
+        /// "last-passed" (default), what the last drill that passed observed; "restored:PATH", a baseline in the backup; or "file:PATH", one of the site, relative to this file. `firedrill baseline` makes them.
+        baseline: Option<String>,
+        /// Classes that are not compared, as ["role"].
+        #[serde(default)]
+        ignore: Vec<ObjectClass>,
+        /// What objects do that the baseline does not have: "warn" (default), "fail" or "allow".
+        #[serde(default)]
+        additional: AdditionalWord,
+    },
+    /// The rows of a restored database's tables, whatever their order, against a baseline or another restored database.
+    Content {
+        /// Name of the check.
+        name: Option<String>,
+        /// The service that is asked; the only one by default.
+        service: Option<String>,
+        /// The database in it.
+        database: Option<String>,
+        /// Which tables, as ["code_system"]; all where none is named.
+        #[serde(default)]
+        tables: Vec<String>,
+        /// Where the baseline is, as for a schema; "last-passed" by default.
+        baseline: Option<String>,
+        /// Another restored database that must have the same rows, instead of a baseline.
+        same_as: Option<DatabaseTable>,
+        /// Which part of the rows is hashed, as "1%"; all are by default. Rows are counted in any case.
+        sample: Option<String>,
+    },
+    /// A restored database's own word on its integrity: pg_amcheck, CHECK TABLE, integrity_check.
+    Integrity {
+        /// Name of the check.
+        name: Option<String>,
+        /// The service that is asked; the only one by default.
+        service: Option<String>,
+        /// The database in it.
+        database: Option<String>,
+        /// "full" (default), everything that the engine offers; or "quick".
+        depth: Option<IntegrityDepth>,
+    },
+    /// Values of one component that must be there in another: rows of another database, files, fields of files.
+    References {
+        /// Name of the check.
+        name: Option<String>,
+        /// Those that refer.
+        from: ReferenceTable,
+        /// Those that they refer to.
+        to: ReferenceTable,
+        /// Whether it is fine that nothing refers; then nothing is asserted.
+        #[serde(default)]
+        may_be_empty: bool,
+    },
+    /// The nonce that `firedrill canary` planted in the source before the backup.
+    Canary {
+        /// Name of the check.
+        name: Option<String>,
+        /// A query whose one value is the newest canary, as "select nonce from canary order by planted desc limit 1".
+        query: Option<String>,
+        /// A restored file that holds it.
+        file: Option<String>,
+        /// The service that is asked; the only one by default.
+        service: Option<String>,
+        /// The database in it.
+        database: Option<String>,
+    },
+}
+
+/// A set of values: of a query, of the names of files, or of one of their fields.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceTable {
+    /// A query of one column; NULL refers to nothing.
+    pub query: Option<String>,
+    /// The service that is asked; the only one by default.
+    pub service: Option<String>,
+    /// The database in it.
+    pub database: Option<String>,
+    /// A glob of restored files, as "documents/**".
+    pub files: Option<String>,
+    /// Column of CSV files or dotted path into JSON whose values count; the paths of the files where absent.
+    pub field: Option<String>,
+    /// A regular expression whose first group is the value, as "([^/]+)\\.pdf$"; what it does not match is left out.
+    pub name: Option<String>,
+}
+
+/// What objects do that the baseline does not have.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AdditionalWord {
+    #[default]
+    Warn,
+    Fail,
+    Allow,
+}
+
+/// A restored database.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseTable {
+    /// The service; the only one by default.
+    pub service: Option<String>,
+    /// The database in it.
+    pub database: Option<String>,
+}
+
+/// How a drill is compared with the last one of the scenario that passed. Nothing is compared where nothing is said.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegressionTable {
+    /// Fewer files, bytes, objects or rows by more than this warn, as "5%".
+    pub warn: Option<String>,
+    /// Fewer by more than this fail, as "20%".
+    pub fail: Option<String>,
+    /// More time until usable by more than this warns, as "200%".
+    pub slower: Option<String>,
+    /// The id of a drill whose differences were looked at and are right, as after a migration: it is compared with like one that passed.
+    pub accept: Option<String>,
 }

@@ -1,10 +1,11 @@
 //! Findings: what a drill learned, as data. Text is made of them at the edge.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, LockMode, Period, Pseudonym, Right, ServiceProblem, Timestamp, TreeSummary};
+use super::{ByteSize, DrillId, LockMode, ObjectClass, Period, Pseudonym, Right, Seen, ServiceProblem, Timestamp, TreeSummary};
 
 /// Who is to blame, decided where the fact is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -157,7 +158,7 @@ pub enum FindingKind {
         #[serde(flatten)]
         summary: TreeSummary,
         /// Number of differences by aspect: `missing`, `extra`, `kind`, `size`, `content`, `mode`, `time`, `link`, `xattrs`.
-        aspects: std::collections::BTreeMap<String, u64>,
+        aspects: BTreeMap<String, u64>,
         /// Up to ten of the entries.
         examples: Vec<Pseudonym>,
     },
@@ -187,6 +188,79 @@ pub enum FindingKind {
         expected: String,
         /// What was observed.
         observed: String,
+    },
+    /// The objects of a restored database are not those of the baseline.
+    SchemaDiffers {
+        /// Against what they were compared.
+        baseline: String,
+        /// Objects of the baseline, all classes that were compared together.
+        compared: u64,
+        /// There in the baseline and not here, by class.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        missing: BTreeMap<ObjectClass, u64>,
+        /// There in both, with another definition, owner or grants.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        changed: BTreeMap<ObjectClass, u64>,
+        /// Here, and not in the baseline.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        additional: BTreeMap<ObjectClass, u64>,
+        /// Up to ten of their names.
+        examples: Vec<Pseudonym>,
+    },
+    /// The rows of restored tables are not those that they are compared with.
+    ContentDiffers {
+        /// Against what they were compared.
+        baseline: String,
+        /// Tables that were compared.
+        compared: u64,
+        /// Those that are not here.
+        missing: u64,
+        /// Those with other rows.
+        changed: u64,
+        /// Rows of the tables that differ, there.
+        rows_expected: u64,
+        /// And here.
+        rows_found: u64,
+        /// Up to ten of their names.
+        examples: Vec<Pseudonym>,
+    },
+    /// A restored database says of itself that it is damaged.
+    IntegrityBroken {
+        /// By what it was asked.
+        asked: String,
+        /// Tables and indexes that were looked at, where the engine says.
+        examined: u64,
+        /// Those of them that are damaged.
+        damaged: u64,
+        /// Up to ten of their names.
+        examples: Vec<Pseudonym>,
+        /// Stands for what its programs said.
+        output: Option<Pseudonym>,
+    },
+    /// Values refer to something that was not restored.
+    ReferencesBroken {
+        /// Different values that refer.
+        values: u64,
+        /// Those of them that refer to nothing.
+        missing: u64,
+        /// Up to ten of them.
+        examples: Vec<Pseudonym>,
+    },
+    /// The canary that was planted before the backup is not in it.
+    CanaryMissing {
+        /// What is there instead.
+        observed: String,
+    },
+    /// Less was restored than by the last drill that passed, or more slowly.
+    Regressed {
+        /// What: `files`, `bytes`, `stored bytes`, `rows`, `time to usable`.
+        what: String,
+        /// How much it was.
+        before: u64,
+        /// How much it is.
+        now: u64,
+        /// The drill that it is compared with.
+        drill: DrillId,
     },
     /// A restored database answered a question with an error.
     QueryRefused {
@@ -417,6 +491,33 @@ impl fmt::Display for FindingKind {
                 write!(f, "tools tried {writes} times to write to the backup, the first time {first}, and were refused")
             }
             K::CheckFailed { expected, observed } => write!(f, "expected {expected}, observed {observed}"),
+            K::SchemaDiffers { baseline, compared, missing, changed, additional, .. } => {
+                let by_class = |n: &BTreeMap<ObjectClass, u64>| {
+                    let list: Vec<String> = n.iter().map(|(class, count)| format!("{} {count}", class.word())).collect();
+                    list.join(", ")
+                };
+                write!(f, "of {compared} objects of {baseline}")?;
+                let parts: Vec<String> = [("missing", missing), ("changed", changed), ("additional", additional)]
+                    .into_iter()
+                    .filter(|(_, counts)| !counts.is_empty())
+                    .map(|(word, counts)| format!("{} {word} ({})", counts.values().sum::<u64>(), by_class(counts)))
+                    .collect();
+                write!(f, ": {}", parts.join(", "))
+            }
+            K::ContentDiffers { baseline, compared, missing, changed, rows_expected, rows_found, .. } => write!(
+                f,
+                "of {compared} tables of {baseline}: {missing} missing, {changed} with other rows; {rows_expected} rows there, {rows_found} here"
+            ),
+            K::IntegrityBroken { asked, damaged, .. } => {
+                write!(f, "the restored database is damaged, as {asked} says: {damaged} of its tables and indexes")
+            }
+            K::ReferencesBroken { values, missing, .. } => {
+                write!(f, "{missing} of {values} values refer to what was not restored")
+            }
+            K::CanaryMissing { observed } => write!(f, "the canary that was planted before the backup is not in it: {observed}"),
+            K::Regressed { what, before, now, drill } => {
+                write!(f, "{what}: {now}, and {before} at drill {drill}, the last that passed")
+            }
             K::QueryRefused { state, .. } => write!(f, "the restored database answers with an error ({state})"),
             K::NoAssertions => f.write_str("nothing was asserted about restored content, so nothing is proven"),
             K::CapturedInFuture { ahead } => {
@@ -493,4 +594,7 @@ pub struct CheckReport {
     pub assertions: u32,
     /// What it found.
     pub findings: Vec<Finding>,
+    /// What it observed of a database, for later drills; absent for other checks and in evidence of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
 }

@@ -2,8 +2,10 @@
 //!
 //! No IO, no async, no clock here. Whatever the time is, somebody passes it in.
 
+mod baseline;
 mod bounds;
 mod chain;
+mod check;
 mod comparison;
 mod database;
 mod digest;
@@ -27,9 +29,14 @@ mod tool;
 mod tree;
 mod verdict;
 
+pub use baseline::{BASELINE_SCHEMA, Baseline, Deviations, LastDrill, Observations, Observed, Seen, TableSeen, mark};
 pub use bounds::{BoundFacts, Cpus, Held, Requirement};
 pub use chain::{
     Caches, ChainFile, ChainSummary, LockPolicyVerdict, LockTotals, ObjectRead, RangeRead, Reader, ReaderTotals, RestoreChain,
+};
+pub use check::{
+    BaselineSource, CanarySource, CheckKind, CheckSpec, ContentAgainst, DatabaseRef, FreshnessSource, PlantedCanary, ReferenceSet,
+    Regression, SqlAsk, SqlExpect,
 };
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use database::{Fingerprint, IntegrityAnswer, IntegrityDepth, ObjectClass, Sample, SchemaObject};
@@ -48,9 +55,8 @@ pub use point::{Moment, MomentError, ObjectRef, PointForm, RecoveryPoint, Select
 pub use recount::{Recount, recount};
 pub use rights::{May, RIGHTS_AGE, Right, RightsFacts, RightsPolicy, judge_rights};
 pub use scenario::{
-    Addressing, CheckKind, CheckSpec, Component, Criticality, DatabaseRef, FreshnessSource, LockRequirement, PlanRef, Policy,
-    ResourceLimits, RestoreStep, Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, SqlAsk,
-    SqlExpect, StorageLocation, TimeZone, Unlock,
+    Addressing, Component, Criticality, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName,
+    ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 pub use service::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep, SqliteMadeBy, SqliteStep};
 pub use size::{ByteSize, SizeError};

@@ -174,6 +174,7 @@ mod tests {
             observed: String::new(),
             assertions: 2,
             findings,
+            seen: None,
         };
         DrillEventKind::CheckEnded { report }
     }

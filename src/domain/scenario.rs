@@ -8,7 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ByteSize, Comparison, Cpus, EgressPolicy, LockMode, Objectives, Period, Requirement, RightsPolicy, Selection, ServiceStep, ToolStep,
+    ByteSize, CheckSpec, Cpus, EgressPolicy, LockMode, Objectives, Period, Regression, Requirement, RightsPolicy, Selection, ServiceStep,
+    ToolStep,
 };
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
@@ -295,131 +296,6 @@ pub enum RestoreStep {
     Service(Box<ServiceStep>),
 }
 
-/// One check.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CheckSpec {
-    /// Its name; the kind where the scenario gives none.
-    pub name: String,
-    /// What it asks.
-    pub kind: CheckKind,
-}
-
-/// What a check asks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CheckKind {
-    /// The restored tree against the manifest.
-    Manifest,
-    /// Files of the restored tree.
-    Files {
-        /// Glob over paths below the restored root: `*` within a component, `**` across.
-        pattern: String,
-        /// How many match; at least one where nothing is said.
-        count: Option<Comparison>,
-        /// Their bytes together.
-        bytes: Option<Comparison>,
-        /// The newest of them was modified within this time before the drill.
-        newest: Option<Period>,
-    },
-    /// A command in the sandbox, working directory at the restored root.
-    Command {
-        /// Program and arguments; no shell.
-        command: Vec<String>,
-        /// The exit status that means yes.
-        exit: i32,
-        /// A regular expression that standard output must match.
-        stdout: Option<String>,
-    },
-    /// The newest data: this is the measured RPO.
-    Freshness {
-        /// Where to look.
-        from: FreshnessSource,
-    },
-    /// A question in a restored database's own language.
-    Sql {
-        /// Which database.
-        of: DatabaseRef,
-        /// What is asked.
-        ask: SqlAsk,
-    },
-}
-
-/// A database of a service that the restore started.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DatabaseRef {
-    /// The service's name; the only one where nothing is said.
-    pub service: Option<String>,
-    /// The database in it; the one of its step where nothing is said.
-    pub database: Option<String>,
-}
-
-/// What a `sql` check asks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SqlAsk {
-    /// One query of one row and one value.
-    Query {
-        /// The query.
-        query: String,
-        /// What the value must be.
-        expect: SqlExpect,
-    },
-    /// Rows of tables, counted one by one.
-    Tables(std::collections::BTreeMap<String, Comparison>),
-}
-
-/// What the one value of a query must be.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SqlExpect {
-    /// A number that compares so.
-    Number(Comparison),
-    /// Exactly this text.
-    Text(String),
-}
-
-impl CheckKind {
-    /// Whether it looks at restored files as they came, which a server started on them would change.
-    pub fn looks_at_files(&self) -> bool {
-        match self {
-            CheckKind::Manifest | CheckKind::Files { .. } => true,
-            CheckKind::Freshness { from } => !matches!(from, FreshnessSource::Query { .. }),
-            CheckKind::Command { .. } | CheckKind::Sql { .. } => false,
-        }
-    }
-    /// As the scenario writes it.
-    pub fn word(&self) -> &'static str {
-        match self {
-            CheckKind::Manifest => "manifest",
-            CheckKind::Files { .. } => "files",
-            CheckKind::Command { .. } => "command",
-            CheckKind::Freshness { .. } => "freshness",
-            CheckKind::Sql { .. } => "sql",
-        }
-    }
-}
-
-/// Where the newest data is looked for.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FreshnessSource {
-    /// The latest modification time of the regular files that match.
-    FileTimes {
-        /// Glob over paths.
-        pattern: String,
-    },
-    /// The latest instant in one field of the JSON (one document or lines) or CSV files that match.
-    Field {
-        /// Glob over paths.
-        pattern: String,
-        /// Column name, or dotted path into JSON.
-        field: String,
-    },
-    /// The one value of a query.
-    Query {
-        /// Which database.
-        of: DatabaseRef,
-        /// The query.
-        query: String,
-    },
-}
-
 /// What to restore, how, with which checks and objectives. Valid by construction: made by `config` from a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
@@ -452,6 +328,8 @@ pub struct Scenario {
     pub within: Option<String>,
     /// What is asked.
     pub checks: Vec<CheckSpec>,
+    /// How it is compared with the last drill that passed.
+    pub regression: Regression,
     /// The file's exact text: its digest is the plan that the drill was run under.
     pub text: String,
 }
@@ -500,6 +378,11 @@ impl Scenario {
             RestoreStep::Tool(step) => Some(&**step),
         });
         steps.collect()
+    }
+
+    /// Whether anything is compared with the last drill that passed.
+    pub fn compares_with_last(&self) -> bool {
+        self.regression.any() || self.checks.iter().any(|check| check.kind.baseline() == Some(&super::BaselineSource::LastPassed))
     }
 
     /// Whether a service changes restored files, so that checks of them must be asked before.

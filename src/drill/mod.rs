@@ -13,6 +13,7 @@ mod inside;
 mod leash;
 mod names;
 mod recorder;
+mod regression;
 mod services;
 mod steps;
 
@@ -29,8 +30,9 @@ pub use recorder::{Listener, RecordError, Recorder};
 use crate::clock::Clock;
 use crate::codec::age::Identities;
 use crate::domain::{
-    Cause, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Met, Phase, Plan, RecoveryPoint, RightsFacts, RunnerFacts, Scenario,
-    SecretRef, Selector, Severity, Source, StorageLocation, Timestamp, ToolFacts, Unlock, Verdict, judge_rights, recount,
+    Cause, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, LastDrill, Met, Phase, Plan, PlantedCanary, RecoveryPoint,
+    RightsFacts, RunnerFacts, Scenario, SecretRef, Selector, Severity, Source, StorageLocation, Timestamp, ToolFacts, Unlock, Verdict,
+    judge_rights, recount,
 };
 use crate::evidence::Pseudonymizer;
 use crate::restore::Progress;
@@ -100,6 +102,10 @@ pub struct Services<'a> {
     pub progress: Arc<Progress>,
     /// Ends the drill early.
     pub cancel: CancellationToken,
+    /// The last drill of the scenario that passed, from its verified evidence; or why that is not believed.
+    pub last: Result<Option<LastDrill>, String>,
+    /// Canaries that were planted for the scenario, in the order of their times.
+    pub canaries: Vec<PlantedCanary>,
 }
 
 /// What is asked for, beside the scenario.
@@ -135,6 +141,13 @@ pub async fn run(
     }
     let stop = attempt(scenario, &parts, services, &mut recorder).await?; // kept, not propagated: what went wrong is evidence too
     recorder.found(stop.into_iter().flat_map(Stop::into_findings))?;
+    match &services.last {
+        Ok(Some(last)) => recorder.found(regression::of_drill(recorder.events(), last, &scenario.regression))?,
+        Err(reason) if scenario.regression.any() => {
+            recorder.found([Finding::warning("regression", Cause::Runner, FindingKind::CouldNotRun { reason: reason.clone() })])?;
+        }
+        Ok(None) | Err(_) => {}
+    }
     recorder.found(closing_remarks(recorder.events()))?;
     let outcome = recount(recorder.events()).expect("a drill's first event is its start");
     recorder.record(DrillEventKind::Finished {

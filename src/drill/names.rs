@@ -26,6 +26,28 @@ pub(super) fn output_name(services: &Services<'_>, output: &[u8]) -> Pseudonym {
     name
 }
 
+/// Names for checks.
+pub(super) struct OfChecks<'a>(pub(super) &'a Services<'a>);
+
+impl crate::checks::Names for OfChecks<'_> {
+    fn name(&self, name: &str) -> Pseudonym {
+        let pseudonym = self.0.pseudonyms.name(name);
+        (self.0.names)(&pseudonym, name.as_bytes());
+        pseudonym
+    }
+    fn value(&self, value: &str) -> Pseudonym {
+        let pseudonym = self.0.pseudonyms.value(value);
+        (self.0.names)(&pseudonym, value.as_bytes());
+        pseudonym
+    }
+    fn output(&self, output: &[u8]) -> Pseudonym {
+        output_name(self.0, output)
+    }
+    fn keyed(&self, digest: &str) -> String {
+        self.0.pseudonyms.digest(digest)
+    }
+}
+
 /// Where no object is to blame.
 pub(super) fn nobody() -> Pseudonym {
     Pseudonym("storage".to_owned())

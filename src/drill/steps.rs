@@ -9,15 +9,16 @@ use rustix::io::Errno;
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
 use super::leash::{Ended, Leash};
-use super::names::{nobody, object_name, path_name};
+use super::names::{OfChecks, nobody, object_name, path_name};
 use super::services::Running;
-use super::{Keys, Recorder, Services, as_of, chain};
+use super::{Keys, Recorder, Services, as_of, chain, regression};
 use crate::checks::{Restored as Asked, ask};
 use crate::codec::manifest::{self, Manifest, ProducerTrust, Role, SetObject, verify_manifest};
 use crate::domain::{
-    CaptureSource, Cause, CheckKind, CheckSpec, DrillEventKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Pseudonym,
-    RecoveryPoint, RestorePath, Scenario, SelectedPoint, Selector, Timestamp, select, worst_gap,
+    CaptureSource, Cause, CheckKind, CheckSpec, DrillEvent, DrillEventKind, Finding, FindingKind, ObjectRef, Observations, Phase,
+    PointForm, Pseudonym, RecoveryPoint, RestorePath, Scenario, SelectedPoint, Selector, Timestamp, select, worst_gap,
 };
+use crate::evidence;
 use crate::restore::{
     ArchiveOptions, EntryName, Member, RestoreError, Restored, SealedSet, SealedSource, Target, restore_archive, restore_sealed,
 };
@@ -404,6 +405,15 @@ pub(super) async fn verify(
     ask_those(scenario, services, sandbox, parts, running, recorder, &|kind| !(inspected && kind.looks_at_files())).await
 }
 
+/// When the recovery point was captured, and how that is known; of several components the oldest.
+fn captured(events: &[DrillEvent]) -> Option<(Timestamp, CaptureSource)> {
+    let points = events.iter().filter_map(|event| match &event.kind {
+        DrillEventKind::PointSelected { point, .. } => Some((point.captured_at, point.captured_from)),
+        _ => None,
+    });
+    points.min_by_key(|(at, _)| *at)
+}
+
 async fn ask_those(
     scenario: &Scenario,
     services: &Services<'_>,
@@ -422,22 +432,40 @@ async fn ask_those(
     let tree = RestoredTree::new(sandbox.root()?, whole);
     let pseudonym = |path: &RestorePath| path_name(services, path.as_bytes());
     let programs = InSandbox { sandbox, time: scenario.limits.time, beside_servers: running.any() };
-    let asked = Asked { tree: &tree, programs: &programs, databases: running, started: recorder.started_at(), pseudonym: &pseudonym };
+    let asked = Asked {
+        tree: &tree,
+        programs: &programs,
+        databases: running,
+        started: recorder.started_at(),
+        pseudonym: &pseudonym,
+        names: &OfChecks(services),
+        last: services.last.as_ref().map(Option::as_ref).map_err(String::as_str),
+        captured: captured(recorder.events()),
+        canaries: &services.canaries,
+    };
+    let mut observations = Observations::default();
     for check in scenario.checks.iter().filter(|check| wanted(&check.kind)) {
         if check.kind == CheckKind::Manifest && parts.iter().any(|(name, restored)| name.is_some() && restored.index.is_some()) {
             for (name, restored) in parts.iter().filter(|(_, restored)| restored.index.is_some()) {
                 let tree = RestoredTree::new(root_of(name.as_deref(), sandbox)?, restored);
                 let named = CheckSpec { name: format!("{} ({})", check.name, name.as_deref().unwrap_or_default()), ..check.clone() };
-                let (report, _) = ask(&named, &Asked { tree: &tree, ..asked }).await;
+                let report = ask(&named, &Asked { tree: &tree, ..asked }).await.report;
                 recorder.record(DrillEventKind::CheckEnded { report })?;
             }
             continue;
         }
-        let (report, newest) = ask(check, &asked).await;
-        recorder.record(DrillEventKind::CheckEnded { report })?;
-        if let Some(at) = newest {
+        let answered = ask(check, &asked).await;
+        if let Some(seen) = answered.seen {
+            observations.checks.insert(check.name.clone(), seen);
+            recorder.attach(evidence::names::OBSERVED, &serde_json::to_vec(&observations).expect("maps of strings and numbers"))?;
+        }
+        recorder.record(DrillEventKind::CheckEnded { report: answered.report })?;
+        if let Some(at) = answered.newest {
             recorder.record(DrillEventKind::DataDated { at, source: CaptureSource::Content })?;
         }
+    }
+    if let Ok(Some(last)) = &services.last {
+        recorder.found(regression::of_observations(&observations, last, &scenario.regression))?;
     }
     Ok(())
 }

@@ -42,6 +42,20 @@ impl Pseudonymizer {
     pub fn point(&self, id: &str) -> Pseudonym {
         self.of("point", id.as_bytes())
     }
+    /// For a name of the restored system, as a table's.
+    pub fn name(&self, name: &str) -> Pseudonym {
+        self.of("name", name.as_bytes())
+    }
+    /// For a value of restored data.
+    pub fn value(&self, value: &str) -> Pseudonym {
+        self.of("value", value.as_bytes())
+    }
+    /// For a digest of a definition or of rows: nobody without the key can try definitions or rows out on it.
+    pub fn digest(&self, digest: &str) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(b"firedrill digest v1\0").update(digest.as_bytes());
+        HEXLOWER.encode(&hasher.finalize().as_bytes()[..16])
+    }
 
     /// The kind is hashed with the name, so that a path and an object of one name cannot be linked.
     fn of(&self, kind: &str, name: &[u8]) -> Pseudonym {

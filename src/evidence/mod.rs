@@ -70,6 +70,8 @@ pub mod names {
     pub const SIGNER: &str = "signer.pub.pem";
     /// The whole restore chain, one object version a line, compressed with zstd.
     pub const CHAIN: &str = "chain.jsonl.zst";
+    /// What checks observed of databases, for later drills to compare with.
+    pub const OBSERVED: &str = "observed.json";
     /// Encrypted details that may be patients' data.
     pub const ANNEX: &str = "annex.age";
 }

@@ -14,7 +14,7 @@ use super::statement::{CONCLUSIVE, Digests, PREDICATE_TYPE, STATEMENT_TYPE, Stat
 use super::sums::{Sums, sha256};
 use super::trust::{Distrust, TrustFile};
 use super::{EvidenceError, dsse, journal, names, sshsig};
-use crate::domain::{CheckReport, DrillEvent, Verdict};
+use crate::domain::{Blake3, CheckReport, DrillEvent, Observations, Verdict};
 
 /// No file of evidence is nearly as large; a larger one is refused before it is read.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -30,6 +30,7 @@ pub struct Attestation {
     signer: PublicKey,
     principals: String,
     files: usize,
+    observations: Observations,
 }
 
 impl Attestation {
@@ -56,6 +57,10 @@ impl Attestation {
     /// Whose key the trust file says that it is.
     pub fn principals(&self) -> &str {
         &self.principals
+    }
+    /// What its checks observed of databases.
+    pub fn observations(&self) -> &Observations {
+        &self.observations
     }
     /// How many files were checked.
     pub fn files(&self) -> usize {
@@ -219,9 +224,11 @@ fn verify_one(directory: &Path, trust: &TrustFile) -> Result<Attestation, Refusa
     let report = read_report(file(&files, names::REPORT)?)?;
     let (events, _) = journal::parse_events(file(&files, names::EVENTS)?).map_err(|e| Refusal::Events { what: chain_of(&e) })?;
     check_report(&report, &events, &files, &key)?;
+    let observations = check_observations(&report, &files)?;
     check_statement(&statement, &report, &files)?;
     let principals = trust.judge(&key, report.finished_at)?.principals.clone();
-    Ok(Attestation { directory: directory.to_owned(), report, events, statement, signer: key, principals, files: files.len() })
+    let (directory, files) = (directory.to_owned(), files.len());
+    Ok(Attestation { directory, report, events, statement, signer: key, principals, files, observations })
 }
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -310,6 +317,18 @@ fn check_report(report: &Report, events: &[DrillEvent], files: &Files, key: &Pub
         return Err(Refusal::Contradiction { what: names::CHECKS.to_owned() });
     }
     Ok(())
+}
+
+/// What the checks say that they observed is what the file has, of each of them, and of no other.
+fn check_observations(report: &Report, files: &Files) -> Result<Observations, Refusal> {
+    let differs = || Refusal::Contradiction { what: "what the checks observed".to_owned() };
+    let seen: BTreeMap<&str, Blake3> = report.checks.iter().filter_map(|c| Some((c.name.as_str(), c.seen.as_ref()?.blake3))).collect();
+    if seen.is_empty() {
+        return if files.contains_key(names::OBSERVED) { Err(differs()) } else { Ok(Observations::default()) };
+    }
+    let observations: Observations = parse(names::OBSERVED, file(files, names::OBSERVED)?)?;
+    let found = observations.checks.iter().map(|(check, observed)| (check.as_str(), observed.blake3()));
+    if found.eq(seen) { Ok(observations) } else { Err(differs()) }
 }
 
 /// The statement speaks of exactly these files, this backup, this scenario and this result.

@@ -148,6 +148,7 @@ pub fn check(name: &str, kind: &str, outcome: CheckOutcome, findings: Vec<Findin
             observed: observed.into(),
             assertions: 1,
             findings,
+            seen: None,
         },
     }
 }

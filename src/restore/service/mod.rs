@@ -13,6 +13,7 @@ mod sqlite;
 
 use async_trait::async_trait;
 
+pub use postgres::{LiveError, Observation, observe as observe_postgres};
 pub use shop::{Input, Job, Remark, Shop};
 
 use crate::domain::{

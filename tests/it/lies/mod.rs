@@ -31,6 +31,12 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (3, "an empty dump, validly compressed and encrypted", &["an_empty_dump_validly_compressed_and_encrypted_fails"]),
     (4, "right size, wrong bytes", &["zeros_of_the_right_size_fail"]),
     (
+        5,
+        "a truncated SQL dump that still holds every row",
+        &["a_dump_that_does_not_come_back_fails_with_its_reason", "a_schema_is_held_to_the_last_drill_that_passed"],
+    ),
+    (6, "tables restored alone: rows right, indexes and constraints missing", &["a_schema_is_held_to_the_last_drill_that_passed"]),
+    (
         8,
         "a SQLite file copied without its WAL: opens, is sound by its own checks, and the newest rows are gone",
         &["a_database_without_its_wal_misses_the_rpo_and_is_warned_of", "a_wal_that_recovery_passes_over_in_silence_fails"],
@@ -40,6 +46,8 @@ const LIES: &[(u32, &str, &[&str])] = &[
         "dotfiles missed, setgid and modes stripped, symlinks followed, empty directories dropped",
         &["what_careless_archivers_leave_out_fails_the_manifest_check"],
     ),
+    (12, "roles or extensions absent from the dump, so objects land without owners", &["a_schema_is_held_to_the_last_drill_that_passed"]),
+    (14, "a backup made by an archiver that died weeks ago", &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content"]),
     (15, "one member of a multi-part set is missing or from another run", &["a_part_that_is_missing_or_from_another_run_fails"]),
     (
         16,
@@ -51,16 +59,29 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         21,
         "a pinned snapshot: every drill restores the same old data and passes",
-        &["a_pinned_instant_does_not_make_old_data_young", "a_pinned_snapshot_fails_on_rpo_from_content"],
+        &[
+            "a_pinned_instant_does_not_make_old_data_young",
+            "a_pinned_snapshot_fails_on_rpo_from_content",
+            "a_canary_must_be_the_newest_that_was_planted_before_the_backup",
+        ],
     ),
-    (22, "a constant canary", &["a_canary_that_is_new_in_each_backup_fails_a_stale_restore"]),
+    (
+        22,
+        "a constant canary",
+        &["a_canary_that_is_new_in_each_backup_fails_a_stale_restore", "a_canary_must_be_the_newest_that_was_planted_before_the_backup"],
+    ),
     (
         23,
         "a sibling whose name shares the prefix is restored instead",
         &["a_sibling_that_shares_the_prefix_is_never_selected", "a_sibling_in_the_same_bucket_is_never_selected"],
     ),
     (24, "a server that was already running on the host answered", &["a_server_on_the_host_cannot_stand_in_for_the_backup"]),
-    (25, "the check compared empty with empty, or asserted nothing at all", &["a_drill_that_asserted_nothing_fails"]),
+    (
+        25,
+        "the check compared empty with empty, or asserted nothing at all",
+        &["a_drill_that_asserted_nothing_fails", "a_schema_is_held_to_the_last_drill_that_passed", "rows_whose_documents_are_gone_fail"],
+    ),
+    (26, "row counts taken from statistics", &["rows_are_counted_and_a_shrink_against_the_last_drill_is_told"]),
     (27, "the off-site read was served from a local cache", &["every_drill_reads_from_the_storage_anew"]),
     (29, "the tool's check run instead of a restore", &["a_tools_own_check_is_no_restore"]),
     (30, "timer set START after END: every drill took 0 s", &["phases_are_monotonic_and_add_up"]),
@@ -75,6 +96,7 @@ const LIES: &[(u32, &str, &[&str])] = &[
         ],
     ),
     (34, "the same as a pass", &["an_inconclusive_drill_is_shown_as_passed_nowhere"]),
+    (36, "a freshness gauge frozen for months on healthy systems", &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content"]),
     (40, "a verifier that prints SIGNED on a changed report", &["a_changed_report_is_refused_even_with_its_sums_made_right"]),
     (44, "object-lock flags dropped on part of the objects", &["one_unlocked_object_among_those_that_the_restore_touched_fails"]),
     (45, "immutable because the bucket's setting says so", &["a_version_whose_lock_ends_tomorrow_fails_whatever_the_bucket_says"]),

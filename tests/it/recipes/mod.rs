@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::drills::{Drilled, Home, said};
 use crate::servers::{self, Locking, ceph};
 
+mod checks;
 mod components;
 mod databases;
 mod files;

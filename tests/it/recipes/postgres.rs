@@ -6,13 +6,13 @@ use super::databases::Server;
 use crate::drills::{Drilled, Home, PATIENT, holds, zstd_bytes};
 
 /// Dumps of one server, sealed one after the other.
-struct Dumps {
-    home: Home,
-    server: Server,
+pub(super) struct Dumps {
+    pub(super) home: Home,
+    pub(super) server: Server,
 }
 
 impl Dumps {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dumps = Self { home: Home::new(), server: Server::postgres() };
         dumps.server.shell(
             &[],
@@ -24,14 +24,14 @@ impl Dumps {
     }
 
     /// Dumps by `script`, which makes files in `out`, and backs them up as a tar.
-    fn back_up(&self, script: &str) {
+    pub(super) fn back_up(&self, script: &str) {
         self.server.shell(&[], &format!("rm -rf out; mkdir out; {script}; tar -cf out.tar -C out ."));
         let tar = std::fs::read(self.server.path("out.tar")).unwrap();
         self.home.shell("rm -rf backups; mkdir backups");
         self.home.bare(&self.home.bare_name(1), &self.home.age(&zstd_bytes(&tar)));
     }
 
-    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+    pub(super) fn scenario(&self, step: &str, checks: &str) -> PathBuf {
         self.home.named_scenario(
             "ehr",
             &format!(
@@ -41,7 +41,7 @@ impl Dumps {
         )
     }
 
-    fn drill(&self, step: &str, checks: &str) -> Drilled {
+    pub(super) fn drill(&self, step: &str, checks: &str) -> Drilled {
         self.home.drill(&self.scenario(step, checks))
     }
 }
@@ -61,7 +61,7 @@ kind = "freshness"
 query = "select max(seen) from patient"
 "#;
 
-const WITH_GLOBALS: &str = "dump = \"ehr*\"\nglobals = \"globals.sql\"\ndatabase = \"ehr\"";
+pub(super) const WITH_GLOBALS: &str = "dump = \"ehr*\"\nglobals = \"globals.sql\"\ndatabase = \"ehr\"";
 
 #[test]
 fn every_format_of_pg_dump_is_loaded_and_answers() {
@@ -138,10 +138,24 @@ fn a_check_that_is_answered_no_fails_and_one_that_cannot_be_asked_is_inconclusiv
 #[test]
 fn a_source_that_stopped_being_backed_up_fails_on_rpo_from_content() {
     let dumps = Dumps::new();
-    dumps.server.shell(&[], "psql -q ehr -c \"update patient set seen = now() - interval '10 days'\"");
+    let scenario = dumps.scenario(WITH_GLOBALS, CHECKS);
+    let text = std::fs::read_to_string(&scenario).unwrap();
+    assert!(text.contains("rpo = \"24h\""), "{text}");
+    std::fs::write(&scenario, text.replace("rpo = \"24h\"", "rpo = \"20s\"")).unwrap();
+    dumps.server.shell(&[], "psql -q ehr -c 'update patient set seen = now()'");
+    let written = std::time::Instant::now();
     dumps.back_up("pg_dump -F custom -f out/ehr.dump ehr; cp globals.sql out");
-    let drilled = dumps.drill(WITH_GLOBALS, CHECKS).ends("FAILED");
-    drilled.because("objective_missed");
+    let copies = |hours: i64| dumps.home.path(&format!("backups/{}", dumps.home.bare_name(hours)));
+    std::fs::rename(copies(1), copies(0)).unwrap();
+    let fresh = dumps.home.drill(&scenario).ends("PASSED");
+    assert_eq!(fresh.report["measurements"]["data_age"]["source"], "content");
+    // the archiver lives on and copies what there is, under new names; of the database nothing new comes any more
+    std::thread::sleep(std::time::Duration::from_secs(21).saturating_sub(written.elapsed()));
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H%M");
+    std::fs::rename(copies(0), dumps.home.path(&format!("backups/{now}.tar.zst.age"))).unwrap();
+    let drilled = dumps.home.drill(&scenario).ends("FAILED");
+    drilled.blames_backup("objective_missed", &[("objective", "rpo")]);
+    assert_eq!(drilled.report["checks"].as_array().unwrap().iter().filter(|c| c["outcome"] == "passed").count(), 3, "{drilled:?}");
     let report = std::fs::read(drilled.evidence.join("report.json")).unwrap();
     assert!(!holds(&report, PATIENT.as_bytes()));
 }

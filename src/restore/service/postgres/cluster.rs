@@ -276,8 +276,23 @@ impl Cluster {
 
     /// Asks one query that changes nothing.
     pub(super) async fn query(&self, shop: &Shop<'_>, database: Option<&str>, sql: &str) -> Result<Rows, AskError> {
+        self.query_under(shop, database, "", sql, None).await
+    }
+
+    /// Likewise, under more settings, and keeping so many bytes of the answer.
+    pub(super) async fn query_under(
+        &self,
+        shop: &Shop<'_>,
+        database: Option<&str>,
+        settings: &str,
+        sql: &str,
+        bytes: Option<usize>,
+    ) -> Result<Rows, AskError> {
         let null = format!("null-{}", shop.nonce);
-        let job = self.psql(database, "-c default_transaction_read_only=on");
+        let mut job = self.psql(database, &format!("-c default_transaction_read_only=on {settings}"));
+        if let Some(bytes) = bytes {
+            job = job.output(bytes);
+        }
         let exit = shop.run(job.args(["--csv", "--tuples-only", "-P", &format!("null={null}"), "-c", sql])).await?;
         if !exit.success() {
             return Err(self.refusal(shop, &exit));
@@ -335,7 +350,7 @@ impl Cluster {
 }
 
 /// A database's name that is no connection string.
-fn quoted_connection(database: &str) -> String {
+pub(super) fn quoted_connection(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 

@@ -1,14 +1,26 @@
 //! PostgreSQL: dumps loaded into a cluster made on the spot.
 
+mod amcheck;
 mod cluster;
+mod content;
+mod live;
 mod logical;
+mod schema;
 mod words;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt};
+
+pub use self::live::{LiveError, Observation, observe};
 
 use self::cluster::Cluster;
 use super::{AskError, Rows, Service, ServiceError, Shop};
-use crate::domain::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceProblem};
+use crate::domain::{
+    Engine, Fingerprint, IntegrityAnswer, IntegrityDepth, PostgresBackup, PostgresStep, Sample, SchemaObject, ServiceFacts, ServiceProblem,
+};
+
+/// Bytes of a catalog's answer that are kept.
+const CATALOG: usize = 256 << 20;
 
 /// A cluster in its life.
 pub(super) struct Postgres {
@@ -66,5 +78,37 @@ impl Service for Postgres {
 
     async fn query(&self, shop: &Shop<'_>, database: Option<&str>, sql: &str) -> Result<Rows, AskError> {
         self.cluster()?.query(shop, database, sql).await
+    }
+
+    async fn objects(&self, shop: &Shop<'_>, database: Option<&str>) -> Result<Vec<SchemaObject>, AskError> {
+        let cluster = self.cluster()?;
+        let question = schema::question(cluster.major);
+        schema::objects(cluster.query_under(shop, database, schema::CANONICAL, &question, Some(CATALOG)).await?)
+    }
+
+    async fn fingerprints(
+        &self,
+        shop: &Shop<'_>,
+        database: Option<&str>,
+        tables: &[String],
+        sample: Option<Sample>,
+    ) -> Result<Vec<(String, Fingerprint)>, AskError> {
+        let cluster = self.cluster()?;
+        let question = content::tables_question(tables);
+        let listed = cluster.query_under(shop, database, schema::CANONICAL, &question, Some(CATALOG)).await?;
+        let questions = content::questions(&content::tables(listed, tables)?, sample, cluster.major);
+        let mut asked = Vec::new();
+        for sql in &questions {
+            asked.push(cluster.query_under(shop, database, schema::CANONICAL, sql, None));
+        }
+        let at_once = usize::try_from(shop.processors.max(1)).unwrap_or(1);
+        let answers: Vec<Rows> = futures_util::stream::iter(asked).buffer_unordered(at_once).try_collect().await?;
+        let mut found = answers.into_iter().map(content::fingerprints).collect::<Result<Vec<_>, _>>()?.concat();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(found)
+    }
+
+    async fn integrity(&self, shop: &Shop<'_>, database: Option<&str>, depth: IntegrityDepth) -> Result<IntegrityAnswer, AskError> {
+        amcheck::ask(self.cluster()?, shop, database, depth).await
     }
 }
