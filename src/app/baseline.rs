@@ -26,7 +26,8 @@ impl App {
     /// # Errors
     /// [`LiveError`].
     pub fn baseline(&self, order: &BaselineOrder) -> Result<Baseline, LiveError> {
-        let found = observe_postgres(&order.connection, order.tables.as_deref(), order.sample, order.snapshot.as_deref())?;
+        let options = self.environment.get("PGOPTIONS").unwrap_or_default();
+        let found = observe_postgres(&order.connection, options, order.tables.as_deref(), order.sample, order.snapshot.as_deref())?;
         let observed = Observed {
             tables: Observed::of_fingerprints(&found.tables, order.sample).tables,
             ..Observed::of_objects(&found.objects, &BTreeSet::new())

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use firedrill::config::{ConfigError, Mistakes, Origin, Overrides, load_settings, parse_scenario, scenario_schema, settings_schema};
-use firedrill::domain::{CheckKind, LockMode, Period, Scenario, ScratchKind, SecretRef, StorageLocation};
+use firedrill::domain::{BaselineSource, CheckKind, LockMode, Period, Sample, Scenario, ScratchKind, SecretRef, StorageLocation};
 use firedrill::storage::Environment;
 
 const FULL: &str = r#"
@@ -170,6 +170,43 @@ fn what_a_schema_cannot_say_is_told_as_well_all_at_once() {
         assert!(mistakes.list.iter().any(|m| m.what.contains(what)), "{what} in\n{shown}");
     }
     assert_eq!(mistakes.list.len(), 9, "{shown}");
+}
+
+#[test]
+fn checks_of_databases_are_read_with_their_mistakes() {
+    let scenario = |more: &str| {
+        let head = "name = \"ehr\"\nsystem = \"EHR\"\n[source]\nurl = \"s3://b/ehr/\"\n[[restore]]\nmethod = \"archive\"\n";
+        parse(&format!("{head}{more}"))
+    };
+    let good = scenario(
+        "[[check]]\nkind = \"schema\"\nignore = [\"role\"]\n[[check]]\nkind = \"content\"\nsample = \"1%\"\nbaseline = \"restored:b.json\"\n\
+         [[check]]\nkind = \"integrity\"\n[regression]\nwarn = \"5%\"\n",
+    )
+    .unwrap();
+    assert!(matches!(&good.checks[0].kind, CheckKind::Schema { baseline: BaselineSource::LastPassed, .. }));
+    assert!(matches!(&good.checks[1].kind, CheckKind::Content { sample: Some(Sample { per_million: 10_000 }), .. }));
+    assert_eq!((good.regression.warn, good.regression.fail), (Some(5.0), None));
+    assert!(good.compares_with_last());
+    let mistakes = scenario(
+        "[[check]]\nkind = \"schema\"\nbaseline = \"yesterday\"\n[[check]]\nkind = \"content\"\nsample = \"200%\"\n\
+         [[check]]\nkind = \"canary\"\nquery = \"q\"\nfile = \"f\"\n\
+         [[check]]\nkind = \"references\"\nfrom = { query = \"q\", field = \"x\" }\nto = { files = \"**\", name = \"(\" }\n\
+         [regression]\nwarn = \"30%\"\nfail = \"20%\"\nslower = \"much\"\n",
+    )
+    .unwrap_err();
+    let shown = mistakes.to_string();
+    for what in [
+        "names no baseline",
+        "no part of the rows",
+        "in one place",
+        "one query or of files",
+        "not a regular expression",
+        "more than what fails",
+        "no percentage",
+    ] {
+        assert!(mistakes.list.iter().any(|m| m.what.contains(what)), "{what} in\n{shown}");
+    }
+    assert_eq!(mistakes.list.len(), 7, "{shown}");
 }
 
 #[test]

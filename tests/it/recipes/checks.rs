@@ -194,6 +194,16 @@ fn a_baseline_made_with_the_backup_is_compared_at_the_first_drill() {
     dumps.back_up(with_it);
     let first = dumps.drill(WITH_GLOBALS, checks).ends("PASSED");
     assert_eq!((&check(&first, "schema")["assertions"], &check(&first, "content")["assertions"]), (&1.into(), &1.into()));
+    // rows as of a snapshot that somebody else holds, as a dump may be made of it
+    dumps.server.shell(
+        &[],
+        "psql -q ehr -c 'begin isolation level repeatable read' -c \"copy (select pg_export_snapshot()) to '$PWD/snapshot'\" \
+         -c 'select pg_sleep(20)' >/dev/null 2>&1 & for _ in $(seq 100); do [ -s snapshot ] && break; sleep 0.1; done",
+    );
+    sql(&dumps, "delete from encounter where id > 295");
+    let snapshot = std::fs::read_to_string(dumps.server.path("snapshot")).unwrap();
+    let args = ["baseline", "--postgres", &connection, "--table", "encounter", "--snapshot", snapshot.trim()];
+    assert_eq!(dumps.home.fire(&args).exits(0).json()["observed"]["tables"]["public.encounter"]["rows"], 300);
     // what the database went on to do is another content, and no other schema
     sql(&dumps, "delete from encounter where id > 290");
     dumps.back_up(with_it);

@@ -32,32 +32,33 @@ pub enum LiveError {
     Answer(#[from] AskError),
 }
 
-/// Asks a database for its objects, and for the rows of `tables` where there are any to ask for: all, where none is named. It is only
+/// Asks a database, reached as `psql` is told and with the user's own `PGOPTIONS`, for its objects, and for the rows of `tables` where there are any to ask for: all, where none is named. It is only
 /// read, objects and rows as of one snapshot: `snapshot`, as `pg_export_snapshot()` gave it, or one of its own.
 ///
 /// # Errors
 /// [`LiveError`].
 pub fn observe(
     connection: &str,
+    options: &str,
     tables: Option<&[String]>,
     sample: Option<Sample>,
     snapshot: Option<&str>,
 ) -> Result<Observation, LiveError> {
     let mut script = vec!["select current_setting('server_version_num'), current_setting('server_version')".to_owned()];
     script.extend(tables.map(content::tables_question));
-    let [about, listed] = two(psql(connection, &script)?);
+    let [about, listed] = two(psql((connection, options), &script)?);
     let mut about = about.0.into_iter().flatten().flatten();
     let major = about.next().and_then(|number| number.parse::<u32>().ok()).map_or(0, |number| number / 10_000);
     let version = about.next().unwrap_or_default();
 
-    let mut script = vec!["begin isolation level repeatable read read only".to_owned()];
-    script.extend(snapshot.map(|id| format!("set transaction snapshot '{}'", id.replace('\'', "''"))));
-    script.push(schema::question(major));
+    // a snapshot is taken over before anything else is asked
+    let taken = snapshot.map_or_else(String::new, |id| format!("; set transaction snapshot '{}'", id.replace('\'', "''")));
+    let mut script = vec![format!("begin isolation level repeatable read read only{taken}"), schema::question(major)];
     if let Some(named) = tables {
         script.extend(content::questions(&content::tables(listed, named)?, sample, major));
     }
     // statements without an answer have none among the answers either
-    let mut answers = psql(connection, &script)?.into_iter().filter(|rows| !rows.0.is_empty());
+    let mut answers = psql((connection, options), &script)?.into_iter().filter(|rows| !rows.0.is_empty());
     let objects = schema::objects(answers.next().unwrap_or_default())?;
     let mut found = Vec::new();
     for rows in answers {
@@ -73,12 +74,11 @@ fn two(answers: Vec<Rows>) -> [Rows; 2] {
 }
 
 /// One session: the answer of each statement.
-fn psql(connection: &str, statements: &[String]) -> Result<Vec<Rows>, LiveError> {
+fn psql((connection, options): (&str, &str), statements: &[String]) -> Result<Vec<Rows>, LiveError> {
     let mut random = [0u8; 12];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(|e| LiveError::NoClient(e.into()))?;
     let word = data_encoding::HEXLOWER.encode(&random);
     let (null, end) = (format!("null-{word}"), format!("end-{word}"));
-    let options = std::env::var("PGOPTIONS").unwrap_or_default();
     let mut client = Command::new("psql")
         .args(["--no-psqlrc", "--quiet", "--csv", "--tuples-only", "--set=ON_ERROR_STOP=1", "-P", &format!("null={null}")])
         .arg(format!("--dbname={connection}"))
