@@ -162,7 +162,8 @@ impl Reader<'_> {
         }
         match std::fs::read_to_string(self.path(name)) {
             Ok(text) => {
-                let digest = crate::codec::sha256(text.as_bytes()).map(|digest| digest.to_string()).unwrap_or_default();
+                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+                let digest = data_encoding::HEXLOWER.encode(digest.as_ref());
                 Some((text, format!("with SHA-256 {digest}")))
             }
             Err(error) => {

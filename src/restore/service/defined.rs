@@ -248,7 +248,9 @@ impl Service for Defined {
         }
         let exit = exit.whole()?;
         let text = String::from_utf8(exit.stdout).map_err(|_| bad("the answer is no text".to_owned(), Vec::new()))?;
-        Ok(Rows(text.lines().map(|line| line.split('\t').map(|value| Some(value.to_owned())).collect()).collect()))
+        // for programs that print lines, nothing is what NULL is elsewhere
+        let value = |value: &str| (!value.is_empty()).then(|| value.to_owned());
+        Ok(Rows(text.lines().map(|line| line.split('\t').map(value).collect()).collect()))
     }
 }
 
