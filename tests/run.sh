@@ -12,6 +12,7 @@ needs=(
   # tools whose backups the recipes restore, and the servers that they back up
   restic:restic borg:borgbackup rclone:rclone duplicity:duplicity gpg:gnupg
   pgbackrest:pgbackrest barman-cloud-restore:barman-cli-cloud /usr/lib/postgresql/15/bin/initdb:postgresql-15
+  redis-server:redis-server redis-cli:redis-tools /usr/sbin/slapd:slapd ldapsearch:ldap-utils etcd:etcd-server etcdctl:etcd-client
   mariadb-backup:mariadb-backup mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb-admin:mariadb-client
 )
 missing=()

@@ -5,6 +5,7 @@
 
 mod check;
 mod component;
+mod definition;
 mod mistakes;
 mod scenario;
 mod scenario_file;

@@ -376,6 +376,21 @@ pub enum RestoreTable {
         /// How `file` was made: "copy" (default), a copy of files, of which the WAL may be missing; or "backup", by SQLite itself (.backup, VACUUM INTO, Litestream).
         made_by: Option<SqliteMadeByWord>,
     },
+    /// Start whatever else a definition describes: Redis, OpenLDAP and etcd are built in.
+    Service {
+        /// By what checks call it; the definition's name by default.
+        name: Option<String>,
+        /// "redis", "openldap" or "etcd", or the path of a definition of your own, as "services/mine.toml".
+        definition: Option<String>,
+        /// A definition in place, instead of `definition`.
+        define: Option<Box<super::definition::DefinitionTable>>,
+        /// What is loaded, by the definition's word for it, each by a path or a glob of the restored tree, as { rdb = "dump.rdb" }.
+        #[serde(default)]
+        input: BTreeMap<String, String>,
+        /// Values that the definition leaves open, as { suffix = "dc=example,dc=org" }.
+        #[serde(default)]
+        values: BTreeMap<String, String>,
+    },
 }
 
 /// How a SQLite database file was made.

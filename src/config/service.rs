@@ -17,6 +17,11 @@ impl Reader<'_> {
                 (name.as_deref().unwrap_or("postgres"), self.postgres(at, table).map(ServiceKind::Postgres))
             }
             RestoreTable::Sqlite { name, .. } => (name.as_deref().unwrap_or("sqlite"), self.sqlite(at, table).map(ServiceKind::Sqlite)),
+            RestoreTable::Service { name, definition, .. } => {
+                let built_in = definition.as_deref().filter(|name| !name.contains(['/', '.']));
+                let kind = self.defined(at, table).map(|step| ServiceKind::Defined(Box::new(step)));
+                (name.as_deref().or(built_in).unwrap_or("service"), kind)
+            }
         };
         if !is_word(name) {
             self.wrong(&format!("{at}.name"), format!("`{name}` cannot name a service"), "use 1 to 32 of a-z, 0-9, - and _");

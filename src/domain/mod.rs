@@ -8,6 +8,7 @@ mod chain;
 mod check;
 mod comparison;
 mod database;
+mod definition;
 mod digest;
 mod egress;
 mod event;
@@ -40,6 +41,7 @@ pub use check::{
 };
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use database::{Fingerprint, IntegrityAnswer, IntegrityDepth, ObjectClass, Sample, SchemaObject};
+pub use definition::{Ask, DefinedStep, Definition, LoadCommand, Place, Text};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
 pub use egress::{Egress, EgressAttempt, EgressPolicy, EgressProtocol};
 pub use event::{

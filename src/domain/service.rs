@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Sha256;
+use super::{DefinedStep, Sha256};
 
 /// The databases that checks can question in their own language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub enum Engine {
     Postgres,
     /// SQLite.
     Sqlite,
+    /// Whatever a definition describes.
+    Defined,
 }
 
 impl Engine {
@@ -23,6 +25,7 @@ impl Engine {
         match self {
             Engine::Postgres => "PostgreSQL",
             Engine::Sqlite => "SQLite",
+            Engine::Defined => "service by definition",
         }
     }
 }
@@ -43,6 +46,8 @@ pub enum ServiceKind {
     Postgres(PostgresStep),
     /// A SQLite database.
     Sqlite(SqliteStep),
+    /// A service by definition.
+    Defined(Box<DefinedStep>),
 }
 
 impl ServiceKind {
@@ -54,6 +59,7 @@ impl ServiceKind {
             },
             // what must be written to is copied before
             ServiceKind::Sqlite(_) => false,
+            ServiceKind::Defined(step) => step.definition.in_place,
         }
     }
     /// What the report calls it.
@@ -61,6 +67,7 @@ impl ServiceKind {
         match self {
             ServiceKind::Postgres(_) => Engine::Postgres,
             ServiceKind::Sqlite(_) => Engine::Sqlite,
+            ServiceKind::Defined(_) => Engine::Defined,
         }
     }
 }

@@ -75,7 +75,11 @@ const LIES: &[(u32, &str, &[&str])] = &[
         "a sibling whose name shares the prefix is restored instead",
         &["a_sibling_that_shares_the_prefix_is_never_selected", "a_sibling_in_the_same_bucket_is_never_selected"],
     ),
-    (24, "a server that was already running on the host answered", &["a_server_on_the_host_cannot_stand_in_for_the_backup"]),
+    (
+        24,
+        "a server that was already running on the host answered",
+        &["a_server_on_the_host_cannot_stand_in_for_the_backup", "a_server_by_ones_own_definition_is_held_to_the_same"],
+    ),
     (
         25,
         "the check compared empty with empty, or asserted nothing at all",

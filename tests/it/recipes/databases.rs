@@ -18,7 +18,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    fn new(start: &str, stop: &'static str) -> Self {
+    pub(super) fn new(start: &str, stop: &'static str) -> Self {
         let directory = tempfile::Builder::new().prefix("firedrill-server-").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let server = Self { directory, stop };

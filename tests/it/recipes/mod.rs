@@ -18,6 +18,7 @@ mod databases;
 mod files;
 mod objects;
 mod postgres;
+mod services;
 mod sqlite;
 
 /// A bucket, and tools at home that write to it.
