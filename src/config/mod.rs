@@ -6,6 +6,7 @@
 mod check;
 mod component;
 mod mistakes;
+mod records;
 mod scenario;
 mod scenario_file;
 mod schema;
