@@ -115,6 +115,8 @@ pub enum SamplesOf {
     Dicom,
     /// An archive of HL7 v2 messages: batches, and a journal of MLLP frames
     Hl7,
+    /// A database in the shape of OpenMRS: SQL that fills a MariaDB server
+    Openmrs,
 }
 
 /// `firedrill init`

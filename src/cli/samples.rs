@@ -26,6 +26,7 @@ fn write(args: &SamplesArgs) -> anyhow::Result<()> {
         SamplesOf::Fhir => SamplePack::Fhir,
         SamplesOf::Dicom => SamplePack::Dicom,
         SamplesOf::Hl7 => SamplePack::Hl7,
+        SamplesOf::Openmrs => SamplePack::Openmrs,
     };
     write_pack(pack, &args.out, args.seed, newest).with_context(|| format!("cannot write to {}", args.out.display()))
 }

@@ -4,6 +4,7 @@
 mod dicom;
 mod fhir;
 mod hl7;
+mod openmrs;
 
 use std::fs;
 use std::io;
@@ -40,6 +41,8 @@ pub enum SamplePack {
     Dicom,
     /// An archive of HL7 v2 messages.
     Hl7,
+    /// A medical record system's database, as SQL that fills a server.
+    Openmrs,
 }
 
 /// Writes the data of one pack below `root`, the newest of it from `newest`; the same seed and time make the same bytes.
@@ -56,6 +59,7 @@ pub fn write_pack(pack: SamplePack, root: &Path, seed: u64, newest: Timestamp) -
         #[cfg(not(feature = "dicom"))]
         SamplePack::Dicom => Err(io::Error::new(io::ErrorKind::Unsupported, "this firedrill was built without its feature `dicom`")),
         SamplePack::Hl7 => hl7::write(root, random, newest),
+        SamplePack::Openmrs => openmrs::write(root, random, newest),
     }
 }
 
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn the_same_seed_makes_the_same_packs() {
         let newest = Timestamp::from_unix(1_795_000_000);
-        for pack in [SamplePack::Fhir, SamplePack::Dicom, SamplePack::Hl7] {
+        for pack in [SamplePack::Fhir, SamplePack::Dicom, SamplePack::Hl7, SamplePack::Openmrs] {
             let made: Vec<_> = [1, 1, 2]
                 .map(|seed| {
                     let root = tempfile::tempdir().unwrap();

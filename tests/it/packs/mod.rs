@@ -4,7 +4,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use firedrill::domain::Comparison;
+
 use crate::drills::{Drilled, Home};
+use crate::recipes::databases::Server;
 use crate::scenarios::at_home;
 
 /// Made-up data of a pack, its scenario, and backups of it that are bare or sealed as the scenario expects.
@@ -160,4 +163,59 @@ fn a_dicom_folder_with_its_own_directory() {
     // one that dcmtk compressed is read as well
     pack.after("cd DICOM/ST02/SE01; dcmcrle IM0000 x && mv x IM0000").ends("PASSED");
     pack.records_are("cd DICOM/ST02/SE01; dcmcrle IM0000 x; mv x IM0000; truncate -s -30 IM0000", "truncated", 1);
+}
+
+/// The pack of a database in the shape of OpenMRS asks what this server answers: its questions are held to the made-up data here, as
+/// a server that was filled with it has it, and with its damage.
+#[test]
+fn the_questions_to_a_medical_record_system() {
+    let home = Home::new();
+    let newest = "2026-11-20T10:00:00Z";
+    home.fire(&["samples", "openmrs", "--out", "made", "--newest", newest]).exits(0);
+    let server = Server::mariadb();
+    fs::copy(home.path("made/openmrs.sql"), server.path("openmrs.sql")).unwrap();
+    server.shell(&[], "mariadb --no-defaults -S socket -u root < openmrs.sql");
+    let pack: toml::Table = include_str!("openmrs.toml").parse().unwrap();
+    let ask = |query: &str| -> String {
+        let query = query.replace('\n', " ");
+        server.shell(&[], &format!("mariadb --no-defaults -S socket -u root -N openmrs <<'SQL'\n{query};\nSQL")).trim().to_owned()
+    };
+    // names of the checks that fail
+    let failing = || -> Vec<String> {
+        let mut failing = Vec::new();
+        for check in pack["check"].as_array().unwrap() {
+            let name = check.get("name").map_or("freshness", |name| name.as_str().unwrap());
+            let holds = |expect: &toml::Value, value: String| {
+                let expect: Comparison = expect.as_str().unwrap().parse().unwrap();
+                expect.holds(value.parse().unwrap())
+            };
+            let passes = match (check.get("query"), check.get("expect"), check.get("tables")) {
+                (Some(query), Some(expect), None) => holds(expect, ask(query.as_str().unwrap())),
+                (Some(query), None, None) => ask(query.as_str().unwrap()) == "2026-11-20 10:00:00",
+                (None, None, Some(tables)) => {
+                    tables.as_table().unwrap().iter().all(|(table, expect)| holds(expect, ask(&format!("select count(*) from {table}"))))
+                }
+                _ => panic!("{check:?}"),
+            };
+            if !passes {
+                failing.push(name.to_owned());
+            }
+        }
+        failing
+    };
+    assert_eq!(failing(), Vec::<String>::new());
+    let keyless = "set foreign_key_checks = 0;";
+    for (harm, fails) in [
+        ("drop procedure void_patient", "routines, triggers and views came along"),
+        ("delete from person_name where person_id = 7", "every patient has a name"),
+        ("delete from visit where visit_id = 9", "encounters belong to patients and visits"),
+        ("delete from encounter where encounter_id = 5", "observations belong to encounters and persons"),
+        ("delete from obs where obs_datetime > '2026-11-20'", "freshness"),
+        ("delete from obs where obs_id > 99", "records are there"),
+    ] {
+        let before = failing();
+        ask(&format!("{keyless} {harm}"));
+        let now: Vec<String> = failing().into_iter().filter(|name| !before.contains(name)).collect();
+        assert_eq!(now, [fails], "{harm}");
+    }
 }
