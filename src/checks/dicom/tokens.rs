@@ -3,9 +3,11 @@
 //! Tokens are dicom-rs's; values are skipped but for the few that are asked for. Its reader takes a value that is shorter than its
 //! length says for whole, and an end within a sequence for the end; both are told here, by the file's own length.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 use dicom_core::Tag;
 use dicom_encoding::transfer_syntax::{Endianness, TransferSyntaxIndex};
@@ -61,7 +63,9 @@ const PIXELS: [Tag; 3] = [Tag(0x7fe0, 0x0008), Tag(0x7fe0, 0x0009), Tag(0x7fe0, 
 /// # Errors
 /// The file could not be read at all.
 pub(super) fn read(file: File, size: u64, wanted: impl Fn(Tag) -> bool, mut see: impl FnMut(Met<'_>)) -> io::Result<Outcome> {
-    let mut reader = BufReader::with_capacity(64 << 10, file);
+    let ended = Rc::new(Cell::new(false));
+    let mut reader = BufReader::with_capacity(64 << 10, Noticing { file, ended: Rc::clone(&ended) });
+    let problem = |error: &(dyn Error + 'static)| problem(error, ended.get());
     let mut preamble = [0; 128];
     if let Err(error) = reader.read_exact(&mut preamble) {
         return problem(&error).map(Outcome::Broken);
@@ -143,17 +147,39 @@ pub(super) fn read(file: File, size: u64, wanted: impl Fn(Tag) -> bool, mut see:
 ///
 /// # Errors
 /// It is the disk's, and says nothing of it.
-fn problem(error: &(dyn Error + 'static)) -> io::Result<RecordProblem> {
+fn problem(error: &(dyn Error + 'static), ended: bool) -> io::Result<RecordProblem> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             return match io.kind() {
                 io::ErrorKind::UnexpectedEof => Ok(RecordProblem::Truncated),
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => Ok(RecordProblem::Unreadable),
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => break,
                 kind => Err(kind.into()),
             };
         }
         cause = error.source();
     }
-    Ok(RecordProblem::Unreadable)
+    Ok(if ended { RecordProblem::Truncated } else { RecordProblem::Unreadable })
+}
+
+/// A file that notices when somebody wants more than there is: not every error of the reader tells.
+struct Noticing {
+    file: File,
+    ended: Rc<Cell<bool>>,
+}
+
+impl Read for Noticing {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(into)?;
+        if read == 0 && !into.is_empty() {
+            self.ended.set(true);
+        }
+        Ok(read)
+    }
+}
+
+impl Seek for Noticing {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }
