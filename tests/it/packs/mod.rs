@@ -126,7 +126,9 @@ fn a_dicom_folder() {
     pack.records_are("rm -r DICOM/ST03/SE00", "missing", pack.images("DICOM/ST03/SE00"));
     // within its pixels; within its head; before its pixels, on the border of an element
     pack.records_are(&format!("truncate -s -100 {image}"), "truncated", 1);
-    pack.records_are(&format!("truncate -s 400 {image}"), "truncated", 1);
+    pack.records_are(&format!("truncate -s 410 {image}"), "truncated", 1);
+    // before it says which instance it is
+    pack.records_are(&format!("truncate -s 400 {image}"), "unreadable", 1);
     pack.records_are(&format!("truncate -s -1036 {image}"), "truncated", 1);
     pack.records_are(&format!("truncate -s 100 {image}"), "truncated", 1);
     // a full disk's zeros, and what somebody left there
