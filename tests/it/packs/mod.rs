@@ -137,7 +137,7 @@ fn a_dicom_folder() {
     pack.records_are(&format!("cp {image} DICOM/COPY"), "duplicate", 1);
     pack.records_are("sed -i '3d' index.csv", "not_in_index", pack.images("DICOM/ST00/SE01"));
     pack.after("rm index.csv").ends("FAILED").blames_backup("check_failed", &[("expected", "an index")]);
-    pack.after("sed -i '2,$d' index.csv; rm -r DICOM/*").ends("FAILED").blames_backup("check_failed", &[("expected", "series")]);
+    pack.after("sed -i '2,$d' index.csv; rm -r DICOM/*").ends("FAILED").blames_backup("check_failed", &[("expected", "instances")]);
     // deflated: few read it, and the backup is not to blame for that
     let syntax = "1.2.840.10008.1.2.1\\x00";
     let drilled = pack.after(&format!("sed -i 's/{syntax}/1.2.840.10008.1.2.9\\x00/' {image}")).ends("INCONCLUSIVE");
