@@ -106,11 +106,10 @@ pub(super) fn read(file: File, size: u64, wanted: impl Fn(Tag) -> bool, mut see:
                 Some(Level::Item) => see(Met::ItemEnd { depth }),
                 _ => return Ok(Outcome::Broken(RecordProblem::Unreadable)),
             },
-            LazyDataToken::SequenceEnd => {
-                if open.pop() != Some(Level::Sequence) {
-                    return Ok(Outcome::Broken(RecordProblem::Unreadable));
-                }
-            }
+            LazyDataToken::SequenceEnd => match open.pop() {
+                Some(Level::Sequence) => {}
+                _ => return Ok(Outcome::Broken(RecordProblem::Unreadable)),
+            },
             LazyDataToken::LazyValue { header, decoder } => {
                 if depth == 0 && PIXELS.contains(&header.tag) {
                     see(Met::Pixels { depth, bytes: header.len.get().map(u64::from) });
