@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 needs=(
   radosgw:radosgw ceph-mon:ceph-mon ceph-osd:ceph-osd ceph:ceph-common ceph-authtool:ceph-common
   age:age zstd:zstd gzip:gzip xz:xz-utils lz4:lz4 tar:tar setfattr:attr
-  ssh-keygen:openssh-client openssl:openssl curl:curl jq:jq sqlite3:sqlite3 python3:python3 setpriv:util-linux losetup:mount mkfs.ext4:e2fsprogs cc:gcc
+  ssh-keygen:openssh-client openssl:openssl curl:curl jq:jq sqlite3:sqlite3 dcmmkdir:dcmtk python3:python3 setpriv:util-linux losetup:mount mkfs.ext4:e2fsprogs cc:gcc
   # tools whose backups the recipes restore, and the servers that they back up
   restic:restic borg:borgbackup rclone:rclone duplicity:duplicity gpg:gnupg
   pgbackrest:pgbackrest barman-cloud-restore:barman-cli-cloud /usr/lib/postgresql/15/bin/initdb:postgresql-15

@@ -7,7 +7,7 @@ use super::{Answer, CheckError, Glob, Restored, fields, no_answer, sql};
 use crate::domain::{DatabaseRef, EntryKind, Finding, FindingKind, FreshnessSource, Period, Timestamp};
 
 /// Clocks of producer and runner may differ by this much before data from the future is remarkable.
-const TOLERANCE: u64 = 300;
+pub(super) const TOLERANCE: u64 = 300;
 
 pub(super) fn ask(name: &str, from: &FreshnessSource, restored: &Restored<'_>) -> Result<Answer, CheckError> {
     let (pattern, field) = match from {

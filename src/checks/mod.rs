@@ -6,12 +6,17 @@ mod baseline;
 mod canary;
 mod command;
 mod content;
+#[cfg(feature = "dicom")]
+mod dicom;
+mod fhir;
 mod fields;
 mod files;
 mod freshness;
 mod glob;
+mod hl7;
 mod integrity;
 mod manifest;
+mod records;
 mod references;
 mod schema;
 mod sql;
@@ -21,6 +26,7 @@ use std::io;
 
 use async_trait::async_trait;
 
+pub use fhir::is_type as is_fhir_type;
 pub use glob::{Glob, GlobError};
 
 use crate::domain::{
@@ -160,6 +166,8 @@ pub struct Restored<'a> {
     pub started: Timestamp,
     /// Makes a pseudonym of a path.
     pub pseudonym: &'a (dyn Fn(&RestorePath) -> Pseudonym + Sync),
+    /// Makes a pseudonym of a record: where it is, and its id.
+    pub record: &'a (dyn Fn(&[u8]) -> Pseudonym + Sync),
     /// Makes them of everything else.
     pub names: &'a dyn Names,
     /// The last drill of the scenario that passed, if any; or why its evidence is not believed.
@@ -274,6 +282,16 @@ pub async fn ask(spec: &CheckSpec, restored: &Restored<'_>) -> Asked {
         CheckKind::Integrity { of, depth } => integrity::ask(&spec.name, of, *depth, restored).await,
         CheckKind::References { from, to, may_be_empty } => references::ask(&spec.name, from, to, *may_be_empty, restored).await,
         CheckKind::Canary { from } => canary::ask(&spec.name, from, restored).await,
+        CheckKind::Fhir { pattern, resources, store } => {
+            tokio::task::block_in_place(|| fhir::ask(&spec.name, pattern, resources, store, restored))
+        }
+        CheckKind::Hl7 { pattern, messages, archive } => {
+            tokio::task::block_in_place(|| hl7::ask(&spec.name, pattern, messages, archive, restored))
+        }
+        #[cfg(feature = "dicom")]
+        CheckKind::Dicom { pattern, folder } => tokio::task::block_in_place(|| dicom::ask(&spec.name, pattern, folder, restored)),
+        #[cfg(not(feature = "dicom"))]
+        CheckKind::Dicom { .. } => Err(CheckError::NotAsked("this firedrill was built without its feature `dicom`".to_owned())),
     };
     report(spec, answer, restored.names)
 }
@@ -470,6 +488,11 @@ pub(crate) mod testing {
         Pseudonym(format!("path-{}", path.as_bytes().len()))
     }
 
+    /// Unlike the real ones these tell what they stand for.
+    pub fn record(record: &[u8]) -> Pseudonym {
+        Pseudonym(String::from_utf8_lossy(record).into_owned())
+    }
+
     pub fn restored<'a>(tree: &'a MemoryTree, programs: &'a Answers) -> Restored<'a> {
         Restored {
             tree,
@@ -481,6 +504,7 @@ pub(crate) mod testing {
             last: Ok(None),
             captured: None,
             canaries: &[],
+            record: &record,
         }
     }
 

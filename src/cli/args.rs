@@ -52,6 +52,8 @@ impl Cli {
 pub enum Command {
     /// Show a whole drill on made-up records: no server, no account
     Demo(DemoArgs),
+    /// Write made-up data for trying out the starter packs in scenarios/packs
+    Samples(SamplesArgs),
     /// Make keys, firedrill.toml and a first scenario that runs
     Init(InitArgs),
     /// Say what this host can promise: sandbox, scratch, keys, storage
@@ -86,6 +88,35 @@ pub struct DemoArgs {
     /// Where to leave backup, keys, scenario and evidence
     #[arg(long, value_name = "DIR", default_value = "firedrill-demo")]
     pub out: PathBuf,
+}
+
+/// `firedrill samples`
+#[derive(Debug, Args)]
+pub struct SamplesArgs {
+    /// Of which pack
+    pub pack: SamplesOf,
+    /// Where to write it: a directory that is not there yet, or empty
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The same seed makes the same records
+    #[arg(long, default_value_t = 2026)]
+    pub seed: u64,
+    /// When the newest record was made [default: ten minutes ago]
+    #[arg(long, value_name = "TIME")]
+    pub newest: Option<Timestamp>,
+}
+
+/// A starter pack with made-up data.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SamplesOf {
+    /// A FHIR store: a bulk export of NDJSON files
+    Fhir,
+    /// A PACS's folder of DICOM files, with the index of its database
+    Dicom,
+    /// An archive of HL7 v2 messages: batches, and a journal of MLLP frames
+    Hl7,
+    /// A database in the shape of OpenMRS: SQL that fills a MariaDB server
+    Openmrs,
 }
 
 /// `firedrill init`

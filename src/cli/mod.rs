@@ -16,6 +16,7 @@ mod points;
 mod progress;
 mod reap;
 mod run;
+mod samples;
 mod seal;
 mod verify;
 
@@ -65,6 +66,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Completions(args) => return manual::completions(args),
         Command::Man(args) => return manual::pages(args),
         Command::Schema(args) => return manual::schema(args),
+        Command::Samples(args) => return samples::run(args),
         _ => {}
     }
     let app = App::new(cli.overrides()).map_err(Failure::config)?;
@@ -82,7 +84,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Canary(args) => canary::run(cli, &app, args),
             Command::Verify(args) => verify::run(cli, &app, args),
             Command::Reap => reap::run(cli, &app).await,
-            Command::Completions(_) | Command::Man(_) | Command::Schema(_) => Ok(Exit::Passed),
+            Command::Completions(_) | Command::Man(_) | Command::Schema(_) | Command::Samples(_) => Ok(Exit::Passed),
         }
     })
 }

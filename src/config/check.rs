@@ -56,7 +56,10 @@ impl Reader<'_> {
             | CheckTable::Files { .. }
             | CheckTable::Command { .. }
             | CheckTable::Freshness { .. }
-            | CheckTable::Sql { .. } => None,
+            | CheckTable::Sql { .. }
+            | CheckTable::Fhir { .. }
+            | CheckTable::Hl7 { .. }
+            | CheckTable::Dicom { .. } => None,
         }
     }
 

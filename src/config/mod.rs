@@ -7,6 +7,7 @@ mod check;
 mod component;
 mod definition;
 mod mistakes;
+mod records;
 mod scenario;
 mod scenario_file;
 mod schema;

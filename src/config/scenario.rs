@@ -132,7 +132,7 @@ impl Reader<'_> {
         }
     }
 
-    fn maybe<T: FromStr>(&mut self, at: &str, text: Option<&String>) -> Option<T>
+    pub(super) fn maybe<T: FromStr>(&mut self, at: &str, text: Option<&String>) -> Option<T>
     where
         T::Err: Display,
     {
@@ -543,6 +543,9 @@ impl Reader<'_> {
                 });
                 (name, from.map(|from| CheckKind::Freshness { from }))
             }
+            CheckTable::Fhir { name, .. } => (name, self.fhir(at, table)),
+            CheckTable::Hl7 { name, .. } => (name, self.hl7(at, table)),
+            CheckTable::Dicom { name, .. } => (name, self.dicom(at, table)),
         };
         let kind = kind?;
         let name = name.clone().unwrap_or_else(|| kind.word().to_owned());

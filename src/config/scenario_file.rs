@@ -575,6 +575,65 @@ pub enum CheckTable {
         /// The database in it.
         database: Option<String>,
     },
+    /// The resources of a FHIR store (R4), as a bulk export or single files hold them: each parses, none is there twice, what they refer to is there.
+    Fhir {
+        /// Name of the check.
+        name: Option<String>,
+        /// One path below the restored root.
+        path: Option<String>,
+        /// A glob of paths, as "export/*.ndjson"; a resource a line where the name ends so or in .jsonl, else whole documents.
+        pattern: Option<String>,
+        /// How many there are of each type, as { Patient = ">= 1000" }.
+        #[serde(default)]
+        resources: BTreeMap<String, String>,
+        /// Base addresses of the store itself, as "https://ehr.example.org/fhir"; references to other servers are counted, and not followed.
+        #[serde(default)]
+        bases: Vec<String>,
+        /// Types, or single resources as "Organization/hq", that live in another store and need not be here.
+        #[serde(default)]
+        elsewhere: Vec<String>,
+    },
+    /// An archive of HL7 v2 messages, plain, framed (MLLP) or in batches: each is whole and well-formed, none is there twice, batches add up.
+    Hl7 {
+        /// Name of the check.
+        name: Option<String>,
+        /// One path below the restored root.
+        path: Option<String>,
+        /// A glob of paths, as "archive/**/*.hl7".
+        pattern: Option<String>,
+        /// How many there are of each type, as { ADT = ">= 1000", "ORU^R01" = ">= 500" }.
+        #[serde(default)]
+        messages: BTreeMap<String, String>,
+        /// Time zone of message times that name none, as "America/Chicago".
+        time_zone: Option<String>,
+        /// Whether one message may be there again, because its sender sent it again.
+        #[serde(default)]
+        resends: bool,
+        /// Whether files may end without the end of their last segment, because whoever wrote them left it out.
+        #[serde(default)]
+        unterminated: bool,
+    },
+    /// A folder of DICOM files: each is whole to its last pixel, none is there twice, and they are those that an index names.
+    Dicom {
+        /// Name of the check.
+        name: Option<String>,
+        /// One path below the restored root.
+        path: Option<String>,
+        /// A glob of paths, as "images/**".
+        pattern: Option<String>,
+        /// The index that they are held against: a DICOMDIR, or a .csv of series and their numbers of instances.
+        index: Option<String>,
+        /// The index's column of the Series Instance UID; "series_instance_uid" by default.
+        series_column: Option<String>,
+        /// The index's column of the number of instances; "instances" by default.
+        instances_column: Option<String>,
+        /// How many series there are, as ">= 1000".
+        series: Option<String>,
+        /// How many instances there are.
+        instances: Option<String>,
+        /// Time zone of times that name none, as "America/Chicago"; without it such times date nothing.
+        time_zone: Option<String>,
+    },
 }
 
 /// A set of values: of a query, of the names of files, or of one of their fields.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Comparison, DrillId, IntegrityDepth, ObjectClass, Period, Sample, Severity, Timestamp};
+use super::{Comparison, DicomFolder, DrillId, FhirStore, Hl7Archive, IntegrityDepth, ObjectClass, Period, Sample, Severity, Timestamp};
 
 /// One check.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +95,31 @@ pub enum CheckKind {
     Canary {
         /// Where it is.
         from: CanarySource,
+    },
+    /// FHIR resources: each parses, none is there twice, what they refer to is there.
+    Fhir {
+        /// Glob over paths.
+        pattern: String,
+        /// How many of each type.
+        resources: BTreeMap<String, Comparison>,
+        /// What to know of the store.
+        store: FhirStore,
+    },
+    /// HL7 v2 messages: each is whole and well-formed, none is there twice, batches add up.
+    Hl7 {
+        /// Glob over paths.
+        pattern: String,
+        /// How many of each type, as `ADT` or `ADT^A01`.
+        messages: BTreeMap<String, Comparison>,
+        /// What to know of the archive.
+        archive: Hl7Archive,
+    },
+    /// DICOM files: each parses to its end, none is there twice, and they are those that an index names.
+    Dicom {
+        /// Glob over paths.
+        pattern: String,
+        /// What they are held against.
+        folder: DicomFolder,
     },
 }
 
@@ -229,6 +254,7 @@ impl CheckKind {
     pub fn looks_at_files(&self) -> bool {
         match self {
             CheckKind::Manifest | CheckKind::Files { .. } => true,
+            CheckKind::Fhir { .. } | CheckKind::Hl7 { .. } | CheckKind::Dicom { .. } => true,
             CheckKind::Freshness { from } => !matches!(from, FreshnessSource::Query { .. }),
             CheckKind::References { from, to, .. } => from.is_of_files() && to.is_of_files(),
             CheckKind::Canary { from } => matches!(from, CanarySource::File { .. }),
@@ -259,6 +285,9 @@ impl CheckKind {
             CheckKind::Integrity { .. } => "integrity",
             CheckKind::References { .. } => "references",
             CheckKind::Canary { .. } => "canary",
+            CheckKind::Fhir { .. } => "fhir",
+            CheckKind::Hl7 { .. } => "hl7",
+            CheckKind::Dicom { .. } => "dicom",
         }
     }
 }

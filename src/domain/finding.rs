@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, DrillId, LockMode, ObjectClass, Period, Pseudonym, Right, Seen, ServiceProblem, Timestamp, TreeSummary};
+use super::{
+    ByteSize, DrillId, LockMode, ObjectClass, Period, Pseudonym, RecordProblem, Right, Seen, ServiceProblem, Timestamp, TreeSummary,
+};
 
 /// Who is to blame, decided where the fact is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -269,6 +271,15 @@ pub enum FindingKind {
         /// Stands for what the server said.
         output: Option<Pseudonym>,
     },
+    /// Restored records are not what they should be.
+    RecordsWrong {
+        /// What is wrong with them.
+        problem: RecordProblem,
+        /// How many.
+        count: u64,
+        /// Up to ten of them.
+        examples: Vec<Pseudonym>,
+    },
     /// Nothing was asserted about restored content.
     NoAssertions,
     /// The newest data is later than this host's clock.
@@ -519,6 +530,7 @@ impl fmt::Display for FindingKind {
                 write!(f, "{what}: {now}, and {before} at drill {drill}, the last that passed")
             }
             K::QueryRefused { state, .. } => write!(f, "the restored database answers with an error ({state})"),
+            K::RecordsWrong { problem, count, .. } => write!(f, "records that {}: {count}", problem.words()),
             K::NoAssertions => f.write_str("nothing was asserted about restored content, so nothing is proven"),
             K::CapturedInFuture { ahead } => {
                 write!(f, "the data claims to be {ahead} in the future: this host's clock or the producer's is wrong")

@@ -18,6 +18,7 @@ mod objective;
 mod path;
 mod pattern;
 mod point;
+mod records;
 mod recount;
 mod rights;
 mod scenario;
@@ -54,6 +55,7 @@ pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Obje
 pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};
 pub use point::{Moment, MomentError, ObjectRef, PointForm, RecoveryPoint, SelectError, Selection, Selector, Transport, select};
+pub use records::{DicomFolder, DicomIndex, FhirStore, Hl7Archive, RecordProblem};
 pub use recount::{Recount, recount};
 pub use rights::{May, RIGHTS_AGE, Right, RightsFacts, RightsPolicy, judge_rights};
 pub use scenario::{

@@ -17,6 +17,13 @@ pub(super) fn path_name(services: &Services<'_>, path: &[u8]) -> Pseudonym {
     name
 }
 
+/// For a record in a file of the restored tree.
+pub(super) fn record_name(services: &Services<'_>, record: &[u8]) -> Pseudonym {
+    let name = services.pseudonyms.record(record);
+    (services.names)(&name, record);
+    name
+}
+
 /// For what a program printed, of which the end is kept: for the annex alone.
 pub(super) fn output_name(services: &Services<'_>, output: &[u8]) -> Pseudonym {
     const KEPT: usize = 64 << 10;

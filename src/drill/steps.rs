@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
 use super::leash::{Ended, Leash};
-use super::names::{OfChecks, nobody, object_name, path_name};
+use super::names::{OfChecks, nobody, object_name, path_name, record_name};
 use super::services::Running;
 use super::{Keys, Recorder, Services, as_of, chain, regression};
 use crate::checks::{Restored as Asked, ask};
@@ -431,6 +431,7 @@ async fn ask_those(
     };
     let tree = RestoredTree::new(sandbox.root()?, whole);
     let pseudonym = |path: &RestorePath| path_name(services, path.as_bytes());
+    let record = |record: &[u8]| record_name(services, record);
     let programs = InSandbox { sandbox, time: scenario.limits.time, beside_servers: running.any() };
     let asked = Asked {
         tree: &tree,
@@ -438,6 +439,7 @@ async fn ask_those(
         databases: running,
         started: recorder.started_at(),
         pseudonym: &pseudonym,
+        record: &record,
         names: &OfChecks(services),
         last: services.last.as_ref().map(Option::as_ref).map_err(String::as_str),
         captured: captured(recorder.events()),

@@ -38,6 +38,10 @@ impl Pseudonymizer {
     pub fn output(&self, words: &[u8]) -> Pseudonym {
         self.of("output", words)
     }
+    /// For a restored record: its file, where it is in it, and its id.
+    pub fn record(&self, record: &[u8]) -> Pseudonym {
+        self.of("record", record)
+    }
     /// For a recovery point's id.
     pub fn point(&self, id: &str) -> Pseudonym {
         self.of("point", id.as_bytes())

@@ -17,6 +17,7 @@ mod kills;
 mod lies;
 mod limits;
 mod others;
+mod packs;
 mod promises;
 mod recipes;
 mod rights;

@@ -35,16 +35,23 @@ pub fn at_home(home: &Home, name: &str, place: &[(&str, toml::Value)]) -> PathBu
             *producers = vec!["file:../keys/backup-host.pub"].into();
         }
     }
+    let name = name.rsplit('/').next().unwrap_or(name);
     home.write(&format!("scenarios/{name}.toml"), toml::to_string(&table).unwrap())
 }
 
 #[test]
 fn every_scenario_given_away_has_its_test() {
-    let there: BTreeSet<String> = fs::read_dir(given("scenarios", ""))
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .filter(|n| n.ends_with(".toml"))
-        .collect();
+    let names = |folder: &str| -> Vec<String> {
+        let entries = fs::read_dir(given(folder, "")).unwrap().map(|e| e.unwrap());
+        entries.filter(|e| e.file_type().unwrap().is_file()).map(|e| e.file_name().into_string().unwrap()).collect()
+    };
+    let packs: BTreeSet<String> = names("scenarios/packs").into_iter().collect();
+    let drilled = |name: &String| include_str!("packs/mod.rs").contains(&format!("Pack::new(\"{}\")", name.trim_end_matches(".toml")));
+    assert_eq!(packs.iter().filter(|name| !drilled(name)).collect::<Vec<_>>(), Vec::<&String>::new());
+    for name in &packs {
+        firedrill::config::load_scenario(&given("scenarios/packs", name)).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let there: BTreeSet<String> = names("scenarios").into_iter().collect();
     let sources = [
         include_str!("scenarios.rs"),
         include_str!("recipes/components.rs"),

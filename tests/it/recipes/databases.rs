@@ -12,7 +12,7 @@ use crate::servers::Locking;
 const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
 
 /// A server that is backed up: its own directory, its own user where the tests run as root, a socket and no port.
-pub(super) struct Server {
+pub(crate) struct Server {
     directory: tempfile::TempDir,
     stop: &'static str,
 }
@@ -27,13 +27,13 @@ impl Server {
     }
 
     /// A file of its directory.
-    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
     }
 
     /// Runs a script there, as the server's user.
     #[track_caller]
-    pub(super) fn shell(&self, environment: &[(&'static str, String)], script: &str) -> String {
+    pub(crate) fn shell(&self, environment: &[(&'static str, String)], script: &str) -> String {
         succeeds(script, self.command(script).envs(environment.iter().map(|(k, v)| (k, v))))
     }
 
@@ -82,7 +82,7 @@ SQL"#
     }
 
     /// MariaDB with a table of patients, a procedure, a trigger and an event.
-    fn mariadb() -> Self {
+    pub(crate) fn mariadb() -> Self {
         Self::new(
             &format!(
                 r#"mariadb-install-db --no-defaults --datadir=$PWD/data --auth-root-authentication-method=normal --skip-test-db \

@@ -14,7 +14,7 @@ use crate::servers::{self, Locking, ceph};
 
 mod checks;
 mod components;
-mod databases;
+pub(crate) mod databases;
 mod files;
 mod objects;
 mod postgres;

@@ -1,4 +1,10 @@
-//! Made-up records for the demo: seeded, small, and of nobody.
+//! Made-up records, for the demo and for the starter packs in `scenarios/packs`: seeded, small, and of nobody.
+
+#[cfg(feature = "dicom")]
+mod dicom;
+mod fhir;
+mod hl7;
+mod openmrs;
 
 use std::fs;
 use std::io;
@@ -21,9 +27,55 @@ impl Seeded {
     fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
-    fn pick<'a>(&mut self, list: &[&'a str]) -> &'a str {
+    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len() as u64) as usize]
     }
+}
+
+/// A kind of made-up data, as the starter packs drill it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SamplePack {
+    /// A FHIR store's bulk export.
+    Fhir,
+    /// A PACS's folder of DICOM files, with its index.
+    Dicom,
+    /// An archive of HL7 v2 messages.
+    Hl7,
+    /// A medical record system's database, as SQL that fills a server.
+    Openmrs,
+}
+
+/// Writes the data of one pack below `root`, the newest of it from `newest`; the same seed and time make the same bytes.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn write_pack(pack: SamplePack, root: &Path, seed: u64, newest: Timestamp) -> io::Result<()> {
+    fs::create_dir_all(root)?;
+    let random = Seeded(seed);
+    match pack {
+        SamplePack::Fhir => fhir::write(root, random, newest),
+        #[cfg(feature = "dicom")]
+        SamplePack::Dicom => dicom::write(root, random, newest),
+        #[cfg(not(feature = "dicom"))]
+        SamplePack::Dicom => Err(io::Error::new(io::ErrorKind::Unsupported, "this firedrill was built without its feature `dicom`")),
+        SamplePack::Hl7 => hl7::write(root, random, newest),
+        SamplePack::Openmrs => openmrs::write(root, random, newest),
+    }
+}
+
+/// `seconds` before `newest`.
+fn before(newest: Timestamp, seconds: u64) -> Timestamp {
+    Timestamp::from_unix(newest.0.as_second() - i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
+/// A first name and a last one. Wilhelmina is whom the tests look for in evidence.
+fn name(random: &mut Seeded) -> (&'static str, &'static str) {
+    (if random.below(9) == 0 { "Wilhelmina" } else { random.pick(&FIRST) }, random.pick(&LAST))
+}
+
+/// Somebody's day of birth, as digits with `separator`.
+fn born(random: &mut Seeded, separator: &str) -> String {
+    format!("19{:02}{separator}{:02}{separator}{:02}", 30 + random.below(70), 1 + random.below(12), 1 + random.below(28))
 }
 
 const FIRST: [&str; 8] = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Radia", "Tony"];
@@ -100,5 +152,29 @@ mod tests {
         let read = |d: &tempfile::TempDir| fs::read_to_string(d.path().join("SHA256SUMS")).unwrap();
         assert_eq!(read(&a), read(&b));
         assert!(read(&a).lines().count() > 100);
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_packs() {
+        let newest = Timestamp::from_unix(1_795_000_000);
+        for pack in [SamplePack::Fhir, SamplePack::Dicom, SamplePack::Hl7, SamplePack::Openmrs] {
+            let made: Vec<_> = [1, 1, 2]
+                .map(|seed| {
+                    let root = tempfile::tempdir().unwrap();
+                    write_pack(pack, root.path(), seed, newest).unwrap();
+                    let mut all = Vec::new();
+                    let mut open = vec![root.path().to_owned()];
+                    while let Some(at) = open.pop() {
+                        match fs::read_dir(&at) {
+                            Ok(entries) => open.extend(entries.map(|e| e.unwrap().path())),
+                            Err(_) => all.push((at.strip_prefix(root.path()).unwrap().to_owned(), fs::read(&at).unwrap())),
+                        }
+                    }
+                    all.sort();
+                    all
+                })
+                .into();
+            assert!(made[0] == made[1] && made[0] != made[2] && !made[0].is_empty(), "{pack:?}");
+        }
     }
 }
