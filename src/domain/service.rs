@@ -1,10 +1,10 @@
-//! `method = "postgres"`: a real server started on what was restored.
+//! Real servers started on what was restored.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Sha256;
+use super::{MariaDbBackup, MariaDbStep, Sha256};
 
 /// The databases that checks can question in their own language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub enum Engine {
     Postgres,
     /// SQLite.
     Sqlite,
+    /// MariaDB.
+    #[serde(rename = "mariadb")]
+    MariaDb,
 }
 
 impl Engine {
@@ -23,6 +26,7 @@ impl Engine {
         match self {
             Engine::Postgres => "PostgreSQL",
             Engine::Sqlite => "SQLite",
+            Engine::MariaDb => "MariaDB",
         }
     }
 }
@@ -43,6 +47,8 @@ pub enum ServiceKind {
     Postgres(PostgresStep),
     /// A SQLite database.
     Sqlite(SqliteStep),
+    /// A MariaDB server.
+    MariaDb(MariaDbStep),
 }
 
 impl ServiceKind {
@@ -54,6 +60,10 @@ impl ServiceKind {
             },
             // what must be written to is copied before
             ServiceKind::Sqlite(_) => false,
+            ServiceKind::MariaDb(step) => match step.from {
+                MariaDbBackup::Dump { .. } => false,
+                MariaDbBackup::Physical { .. } => true,
+            },
         }
     }
     /// What the report calls it.
@@ -61,6 +71,7 @@ impl ServiceKind {
         match self {
             ServiceKind::Postgres(_) => Engine::Postgres,
             ServiceKind::Sqlite(_) => Engine::Sqlite,
+            ServiceKind::MariaDb(_) => Engine::MariaDb,
         }
     }
 }
@@ -164,6 +175,12 @@ pub enum ServiceProblem {
     ExtensionsMissing,
     /// Tablespaces are named that it does not bring.
     TablespacesMissing,
+    /// Views or triggers call routines that it does not bring.
+    RoutinesMissing,
+    /// Objects of these kinds were left out when it was made.
+    LeftOut,
+    /// Logs or increments that it needs are missing.
+    LogHole,
     /// It was written by a newer client than its server takes.
     NewerClient,
     /// It is of another major version than the server.
@@ -191,6 +208,9 @@ impl ServiceProblem {
             P::RolesMissing => "it names roles that it does not bring",
             P::ExtensionsMissing => "it uses extensions that it does not bring",
             P::TablespacesMissing => "it names tablespaces that it does not bring",
+            P::RoutinesMissing => "it calls routines that it does not bring",
+            P::LeftOut => "objects were left out when it was made",
+            P::LogHole => "the log has a hole",
             P::NewerClient => "it was written by a newer client than its server takes",
             P::OtherVersion => "it is of another version than the server",
             P::Crashed => "the server ended while it started",

@@ -7,6 +7,7 @@
 //!
 //! What its programs print may be patients' data: it goes into the annex alone.
 
+mod mariadb;
 mod postgres;
 mod shop;
 mod sqlite;
@@ -77,6 +78,7 @@ pub fn of(step: &ServiceStep) -> Box<dyn Service> {
     match &step.kind {
         ServiceKind::Postgres(postgres) => Box::new(postgres::Postgres::new(&step.name, postgres)),
         ServiceKind::Sqlite(sqlite) => Box::new(sqlite::Sqlite::new(&step.name, sqlite)),
+        ServiceKind::MariaDb(mariadb) => Box::new(mariadb::MariaDb::new(&step.name, mariadb)),
     }
 }
 

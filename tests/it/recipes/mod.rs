@@ -16,6 +16,7 @@ mod checks;
 mod components;
 mod databases;
 mod files;
+mod mariadb;
 mod objects;
 mod postgres;
 mod sqlite;

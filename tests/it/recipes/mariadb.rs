@@ -1,0 +1,213 @@
+//! MariaDB really started on what was restored, and asked: backups of a real server in every form, and their damaged twins.
+
+use std::path::PathBuf;
+
+use super::databases::Server;
+use crate::drills::{Drilled, Home, PATIENT, holds, zstd_bytes};
+
+/// Backups of one server, sealed one after the other.
+struct Backups {
+    home: Home,
+    server: Server,
+}
+
+impl Backups {
+    fn new() -> Self {
+        let backups = Self { home: Home::new(), server: Server::mariadb() };
+        backups.sql(
+            "use his; alter table patient add seen datetime not null default utc_timestamp(), add photo blob; \
+             update patient set photo = unhex('00ff27'); \
+             create table visit (id int primary key, patient int not null, foreign key (patient) references patient (id)); \
+             insert into visit select seq, seq from seq_1_to_100; \
+             create function risk(x int) returns int deterministic return x + 1; create view risky as select id, risk(id) r from patient; \
+             create user app@localhost identified by 'x'; grant all on his.* to app@localhost;",
+        );
+        backups
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.server.shell(&[("SQL", sql.to_owned())], "mariadb --no-defaults -S socket -u root --skip-column-names --execute=\"$SQL\"")
+    }
+
+    /// Backs up by `script`, which makes files in `out`, as a tar; `$dump` is a dump's command, `$backup` a physical backup's.
+    fn back_up(&self, script: &str) {
+        self.server.shell(
+            &[
+                ("dump", "mariadb-dump --no-defaults -S socket -u root --single-transaction".to_owned()),
+                ("backup", "mariadb-backup --no-defaults --backup --socket=socket --user=root --datadir=data".to_owned()),
+            ],
+            &format!("rm -rf out out.tar; mkdir out; {script}; tar -cf out.tar -C out ."),
+        );
+        let tar = std::fs::read(self.server.path("out.tar")).unwrap();
+        self.home.shell("rm -rf backups; mkdir backups");
+        self.home.bare(&self.home.bare_name(1), &self.home.age(&zstd_bytes(&tar)));
+    }
+
+    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+        self.home.named_scenario(
+            "his",
+            &format!(
+                "objectives = {{ rpo = \"24h\", rto = \"10m\" }}\n[sandbox]\nmemory = \"1GiB\"\nprocesses = 64\n\
+                 scratch = {{ kind = \"tmpfs\", size = \"768MiB\" }}\n[[restore]]\nmethod = \"mariadb\"\n{step}\n{checks}"
+            ),
+        )
+    }
+
+    fn drill(&self, step: &str, checks: &str) -> Drilled {
+        self.home.drill(&self.scenario(step, checks))
+    }
+}
+
+const CHECKS: &str = r#"
+[[check]]
+kind = "sql"
+name = "patients are there"
+query = "select count(*) from patient"
+expect = ">= 200"
+[[check]]
+kind = "sql"
+name = "exact counts"
+tables = { "his.patient" = "= 200", visit = "= 100" }
+[[check]]
+kind = "sql"
+name = "routines, triggers and events are there"
+query = """
+select (select count(*) from information_schema.routines where routine_schema = database())
+     + (select count(*) from information_schema.triggers where trigger_schema = database())
+     + (select count(*) from information_schema.events where event_schema = database())"""
+expect = "= 4"
+[[check]]
+kind = "freshness"
+query = "select max(seen) from patient"
+"#;
+
+const WHOLE: &str = "$dump --routines --events his > out/his.sql";
+const DUMP: &str = "dump = \"his.sql\"";
+
+fn problem(drilled: Drilled, problem: &str) {
+    drilled.ends("FAILED").blames_backup("service_failed", &[("problem", problem)]);
+}
+
+fn warning(drilled: &Drilled, problem: &str) -> bool {
+    drilled.findings().iter().any(|f| f["finding"] == "service_failed" && f["severity"] == "warn" && f["problem"] == problem)
+}
+
+#[test]
+fn every_form_of_a_dump_is_loaded_and_answers() {
+    let backups = Backups::new();
+    for (script, step) in [
+        (WHOLE, DUMP),
+        ("$dump --routines --events --databases his --skip-comments > out/his.sql", DUMP),
+        // the whole server: its users and routines as rows of its own tables
+        ("$dump --all-databases --events --master-data=1 > out/all.sql", "dump = \"all.sql\"\ndatabase = \"his\""),
+        // a directory of them, users beside
+        (
+            "$dump --system=users > out/users.sql; mkdir out/d; $dump --routines --events his > out/d/his.sql; \
+             $dump mysql help_topic > out/d/other.sql",
+            "dump = \"d\"\nusers = \"users.sql\"\ndatabase = \"his\"",
+        ),
+    ] {
+        backups.back_up(script);
+        let drilled = backups.drill(step, CHECKS).ends("PASSED");
+        let report = &drilled.report;
+        let service = &report["services"][0];
+        assert_eq!((&service["engine"], &service["name"]), (&"mariadb".into(), &"mariadb".into()), "{script}");
+        assert!(service["version"].as_str().unwrap().contains("MariaDB"), "{service}");
+        if !script.contains("--skip-comments") {
+            assert!(service["recorded"].as_str().unwrap().contains("MariaDB"), "{service}");
+        }
+        assert!(!warning(&drilled, "other_version") && !warning(&drilled, "newer_client"), "{:#?}", drilled.findings());
+        assert_eq!(report["measurements"]["data_age"]["source"], "content");
+        let phases: Vec<_> = report["timeline"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap()).collect();
+        assert!(phases.windows(3).any(|w| w == ["load", "ready", "verify"]), "{phases:?}");
+        drilled.left_nothing();
+    }
+}
+
+#[test]
+fn a_mariadb_dump_that_broke_off_after_its_last_row_fails() {
+    let backups = Backups::new();
+    // every row of every table, and nothing after them
+    backups.back_up(&format!("{WHOLE}; tac out/his.sql | sed '0,/^INSERT INTO /{{/^INSERT INTO /!d}}' | tac > cut; mv cut out/his.sql"));
+    problem(backups.drill(DUMP, CHECKS), "input_truncated");
+    // likewise one without comments, which says nothing of its end
+    backups.back_up("$dump --skip-comments his > whole.sql; head -n -8 whole.sql > out/his.sql");
+    problem(backups.drill(DUMP, CHECKS), "input_truncated");
+}
+
+#[test]
+fn routines_and_events_left_out_of_a_dump_are_told_and_fail() {
+    let backups = Backups::new();
+    // without a view that would miss them
+    backups.sql("drop view his.risky");
+    backups.back_up("$dump his > out/his.sql");
+    let drilled = backups.drill(DUMP, CHECKS).ends("FAILED");
+    drilled.blames_backup("check_failed", &[("check", "routines, triggers and events are there")]);
+    assert!(warning(&drilled, "left_out"), "{:#?}", drilled.findings());
+    // a view that calls one of them is found without anybody's check
+    backups.sql("use his; create view risky as select id, risk(id) r from patient");
+    backups.back_up("$dump his > out/his.sql");
+    problem(backups.drill(DUMP, ""), "routines_missing");
+}
+
+#[test]
+fn a_mariadb_dump_that_does_not_come_back_fails_with_its_reason() {
+    let backups = Backups::new();
+    let damaged = |sed: &str| backups.back_up(&format!("{WHOLE}; sed -i \"{sed}\" out/his.sql"));
+    // users that define what runs in their name, and are nowhere
+    damaged("s/DEFINER=.root.@.localhost. FUNCTION/DEFINER=gone@localhost FUNCTION/");
+    problem(backups.drill(DUMP, CHECKS), "roles_missing");
+    damaged("s/DEFINER=.root.@.localhost. SQL SECURITY/DEFINER=gone@localhost SQL SECURITY/");
+    problem(backups.drill(DUMP, CHECKS), "roles_missing");
+    // rows twice, and a table that is not there
+    damaged("s/^INSERT INTO .visit. VALUES/&\\n(1,1),/");
+    let drilled = backups.drill(DUMP, CHECKS).ends("FAILED");
+    drilled.blames_backup("service_failed", &[("problem", "load_refused"), ("how", "ER_ERROR_DURING_COMMIT")]);
+    // a full disk's zeros, nothing at all, nothing there
+    backups.back_up("head -c 100000 /dev/zero > out/his.sql");
+    problem(backups.drill(DUMP, CHECKS), "input_unusable");
+    backups.back_up("touch out/his.sql");
+    problem(backups.drill(DUMP, CHECKS), "input_unusable");
+    backups.back_up("touch out/other");
+    problem(backups.drill(DUMP, CHECKS), "input_missing");
+    // tables without a row: a server that answers is no restore
+    backups.back_up("$dump --no-data --routines --events his > out/his.sql");
+    problem(backups.drill(DUMP, CHECKS), "empty");
+    // what a newer client writes, and a server of the recorded series refuses
+    damaged("s/Distrib 10[.][0-9]*/Distrib 99.1/; s/^CREATE TABLE .visit./SET new_mode = 1;\\n&/");
+    problem(backups.drill(DUMP, CHECKS), "newer_client");
+    // the patient's name stands nowhere, whatever the server said of his row
+    damaged("s/^INSERT INTO .visit. VALUES/insert into patient values ('x', '{PATIENT}');\\n&/");
+    let drilled = backups.drill(DUMP, CHECKS).ends("FAILED");
+    assert!(!holds(&std::fs::read(drilled.evidence.join("report.json")).unwrap(), PATIENT.as_bytes()));
+}
+
+#[test]
+fn what_this_host_lacks_says_nothing_about_a_mariadb_dump() {
+    let backups = Backups::new();
+    let damaged = |sed: &str| backups.back_up(&format!("{WHOLE}; sed -i \"{sed}\" out/his.sql"));
+    let lacking = |drilled: Drilled, reason: &str| {
+        drilled.ends("INCONCLUSIVE").blames_runner("service_could_not_run", &[("service", "mariadb"), ("reason", reason)]);
+    };
+    // MySQL's own collation, in a dump of MySQL
+    damaged("s/^-- Server version.*/-- Server version\\t8.0.36/; s/CREATE TABLE .visit. .*/&\\nx text collate utf8mb4_0900_ai_ci,/");
+    let drilled = backups.drill(DUMP, CHECKS);
+    assert!(warning(&drilled, "other_version"), "{:#?}", drilled.findings());
+    lacking(drilled, "of MySQL");
+    damaged("s/^CREATE TABLE .visit./INSTALL SONAME 'ha_nowhere';\\n&/");
+    lacking(backups.drill(DUMP, CHECKS), "plugin");
+    backups.back_up(WHOLE);
+    lacking(backups.drill(&format!("{DUMP}\nversion = \"5.1\""), CHECKS), "MariaDB 5.1");
+    lacking(backups.drill(&format!("{DUMP}\nsettings = {{ no_such_setting = \"1\" }}"), CHECKS), "settings");
+    // checks: refused ones blame the backup, wrong ones do not, and none changes what was restored
+    let one = |query: &str, expect: &str| {
+        let checks = format!("[[check]]\nkind = \"sql\"\nname = \"asked\"\nquery = \"{query}\"\nexpect = \"{expect}\"");
+        backups.drill(DUMP, &checks)
+    };
+    one("select count(*) from patient", "> 200").ends("FAILED").blames_backup("check_failed", &[("check", "asked")]);
+    one("select count(*) from encounter", ">= 0").ends("FAILED").blames_backup("query_refused", &[("state", "ER_NO_SUCH_TABLE")]);
+    for wrong in ["selct", "delete from patient"] {
+        one(wrong, ">= 0").ends("INCONCLUSIVE").blames_runner("could_not_run", &[("check", "asked")]);
+    }
+    one("select photo = unhex('00ff27') from patient where id = 7", "= 1").ends("PASSED");
+}
