@@ -1,5 +1,6 @@
 //! MariaDB: dumps loaded into a server made on the spot, and physical backups started in place.
 
+mod content;
 mod dump;
 mod physical;
 mod server;
@@ -9,7 +10,9 @@ use async_trait::async_trait;
 
 use self::server::Server;
 use super::{AskError, Rows, Service, ServiceError, Shop};
-use crate::domain::{Engine, MariaDbBackup, MariaDbStep, ServiceFacts, ServiceProblem};
+use crate::domain::{
+    Engine, Fingerprint, IntegrityAnswer, IntegrityDepth, MariaDbBackup, MariaDbStep, Sample, SchemaObject, ServiceFacts, ServiceProblem,
+};
 
 /// A server in its life.
 pub(super) struct MariaDb {
@@ -66,5 +69,22 @@ impl Service for MariaDb {
 
     async fn query(&self, shop: &Shop<'_>, database: Option<&str>, sql: &str) -> Result<Rows, AskError> {
         self.server()?.query(shop, database, sql).await
+    }
+    async fn objects(&self, shop: &Shop<'_>, database: Option<&str>) -> Result<Vec<SchemaObject>, AskError> {
+        self.server()?.objects(shop, database).await
+    }
+
+    async fn fingerprints(
+        &self,
+        shop: &Shop<'_>,
+        database: Option<&str>,
+        tables: &[String],
+        sample: Option<Sample>,
+    ) -> Result<Vec<(String, Fingerprint)>, AskError> {
+        self.server()?.fingerprints(shop, database, tables, sample).await
+    }
+
+    async fn integrity(&self, shop: &Shop<'_>, database: Option<&str>, depth: IntegrityDepth) -> Result<IntegrityAnswer, AskError> {
+        self.server()?.integrity(shop, database, depth).await
     }
 }
