@@ -13,6 +13,7 @@ needs=(
   restic:restic borg:borgbackup rclone:rclone duplicity:duplicity gpg:gnupg
   pgbackrest:pgbackrest barman-cloud-restore:barman-cli-cloud /usr/lib/postgresql/15/bin/initdb:postgresql-15
   mariadb-backup:mariadb-backup mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb-admin:mariadb-client
+  mariadb:mariadb-client-core innochecksum:mariadb-server-core mbstream:mariadb-backup
 )
 missing=()
 for need in "${needs[@]}"; do

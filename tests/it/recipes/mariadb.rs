@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::databases::Server;
-use crate::drills::{Drilled, Home, PATIENT, holds, zstd_bytes};
+use crate::drills::{Drilled, Home, PATIENT, holds, said, zstd_bytes};
+use crate::limits::ordinary_user;
+use crate::scenarios::at_home;
 
 /// Backups of one server, sealed one after the other.
 struct Backups {
@@ -210,4 +212,124 @@ fn what_this_host_lacks_says_nothing_about_a_mariadb_dump() {
         one(wrong, ">= 0").ends("INCONCLUSIVE").blames_runner("could_not_run", &[("check", "asked")]);
     }
     one("select photo = unhex('00ff27') from patient where id = 7", "= 1").ends("PASSED");
+}
+
+/// A full backup, and an increment of it with one visit more.
+const PHYSICAL: &str = "mariadb --no-defaults -S socket -u root his -e 'delete from visit where id > 100'; \
+    $backup --target-dir=out/full 2>>log.backup; \
+    mariadb --no-defaults -S socket -u root his -e 'insert into visit values (101, 1)'; \
+    $backup --target-dir=out/day --incremental-basedir=out/full 2>>log.backup";
+const BASE: &str = "base = \"full\"\nincrementals = [\"day\"]\ndatabase = \"his\"";
+const ASKED: &str = r#"
+[[check]]
+kind = "sql"
+name = "exact counts"
+tables = { patient = "= 200", visit = "= 101" }
+[[check]]
+kind = "integrity"
+[[check]]
+kind = "freshness"
+query = "select max(seen) from patient"
+"#;
+
+#[test]
+fn physical_backups_of_mariadb_are_prepared_started_and_asked() {
+    let backups = Backups::new();
+    backups.back_up(PHYSICAL);
+    let drilled = backups.drill(BASE, ASKED).ends("PASSED");
+    let service = &drilled.report["services"][0];
+    assert!(service["method"].as_str().unwrap().contains("an increment"), "{service}");
+    assert!(service["recorded"].as_str().unwrap().contains("MariaDB"), "{service}");
+    drilled.left_nothing();
+    // the full one alone lacks the newest visit
+    let alone = backups.drill("base = \"full\"\ndatabase = \"his\"", ASKED).ends("FAILED");
+    alone.blames_backup("check_failed", &[("check", "exact counts")]);
+    // as one stream; and a copy of the data directory of a server that crashed
+    for (script, step) in [
+        ("$backup --stream=xbstream --target-dir=t 2>>log.backup > out/his.xbstream", "base = \"*.xbstream\"\ndatabase = \"his\""),
+        ("kill -9 $(cat pid); cp -r data out/copy; rm -f out/copy/bin.*", "base = \"copy\"\ndatabase = \"his\""),
+    ] {
+        backups.back_up(script);
+        backups.drill(step, ASKED).ends("PASSED");
+    }
+    // by somebody who is not root
+    let scenario = backups.scenario("base = \"copy\"\ndatabase = \"his\"", ASKED);
+    let output = ordinary_user(&backups.home, &["run", scenario.to_str().unwrap()]).output().unwrap();
+    backups.home.drilled(said(output)).ends("PASSED");
+}
+
+#[test]
+fn a_physical_backup_of_mariadb_that_is_damaged_fails_with_its_reason() {
+    let backups = Backups::new();
+    let damaged = |harm: &str| backups.back_up(&format!("{PHYSICAL}; {harm}"));
+    damaged("rm out/full/ib_logfile0");
+    let drilled = backups.drill(BASE, ASKED).ends("FAILED");
+    drilled.blames_backup("service_failed", &[("problem", "input_damaged"), ("how", "ib_logfile0")]);
+    // rot in a page that no redo touches: only its checksum tells
+    damaged("printf '\\377\\377' | dd of=out/full/his/patient.ibd bs=1 seek=$((3 * 16384 + 9000)) conv=notrunc status=none");
+    let drilled = backups.drill("base = \"full\"\ndatabase = \"his\"", ASKED).ends("FAILED");
+    drilled.blames_backup("service_failed", &[("problem", "input_damaged")]);
+    // the increment of a night in between is not there
+    damaged(
+        "mariadb --no-defaults -S socket -u root his -e 'update visit set patient = 2'; \
+         $backup --target-dir=out/next --incremental-basedir=out/day 2>>log.backup",
+    );
+    let drilled = backups.drill("base = \"full\"\nincrementals = [\"next\"]", ASKED).ends("FAILED");
+    drilled.blames_backup("service_failed", &[("problem", "log_hole"), ("how", "LSN")]);
+    problem(backups.drill("base = \"day\"", ASKED), "input_unusable");
+    // a stream that broke off, and what is none
+    backups.back_up(
+        "$backup --stream=xbstream --target-dir=t 2>>log.backup > stream; head -c $(($(stat -c %s stream) / 2)) stream > out/his.xbstream; \
+         echo text > out/text; mkdir out/nothing; touch out/nothing/file",
+    );
+    backups.drill("base = \"*.xbstream\"", ASKED).ends("FAILED").because("service_failed");
+    for other in ["text", "nothing"] {
+        problem(backups.drill(&format!("base = \"{other}\""), ASKED), "input_unusable");
+    }
+    // a server of another series, which this host lacks: nothing is learned of the backup
+    damaged("sed -i 's/^server_version = 10[.]11/server_version = 10.3/' out/full/xtrabackup_info out/day/xtrabackup_info");
+    let drilled = backups.drill(BASE, ASKED).ends("INCONCLUSIVE");
+    drilled.blames_runner("service_could_not_run", &[("reason", "MariaDB 10.3")]);
+}
+
+#[test]
+fn a_restored_mariadb_is_compared_with_what_it_was() {
+    let backups = Backups::new();
+    let checks = "[[check]]\nkind = \"schema\"\n[[check]]\nkind = \"content\"\ntables = [\"patient\", \"visit\"]\n\
+        [[check]]\nkind = \"integrity\"\n";
+    backups.back_up(WHOLE);
+    backups.drill(DUMP, &format!("{checks}{CHECKS}")).ends("PASSED");
+    let again = backups.drill(DUMP, checks).ends("PASSED");
+    assert!(!again.findings().iter().any(|f| f["severity"] != "note"), "{:#?}", again.findings());
+    // routines and events are not in it, and no view misses them: the schema does
+    backups.sql("drop view his.risky");
+    backups.back_up("$dump his > out/his.sql");
+    let drilled = backups.drill(DUMP, checks).ends("FAILED");
+    assert!(drilled.findings().iter().any(|f| f["check"] == "schema" && f["severity"] == "fail"), "{:#?}", drilled.findings());
+    // one value of one row
+    backups.sql("use his; update visit set patient = 7 where id = 3");
+    backups.back_up("$dump --routines --events his > out/his.sql");
+    let drilled = backups.drill(DUMP, checks).ends("FAILED");
+    assert!(drilled.findings().iter().any(|f| f["check"] == "content" && f["severity"] == "fail"), "{:#?}", drilled.findings());
+}
+
+#[test]
+fn recipes_that_start_mariadb() {
+    let backups = Backups::new();
+    for (name, prefix, script) in [
+        ("mariadb-dump", "his-sql", "$dump --system=users > out/users.sql; $dump --routines --events his > out/his.sql"),
+        ("mariadb-physical", "his-base", PHYSICAL),
+    ] {
+        backups.back_up(script);
+        let object = backups.home.bare_name(1);
+        backups.home.shell(&format!("mkdir -p {prefix}; mv backups/{object} {prefix}/his-{object}"));
+        let place = [("url", toml::Value::from(format!("file:../{prefix}")))];
+        let scenario = match name {
+            "mariadb-dump" => at_home(&backups.home, "mariadb-dump", &place),
+            _ => at_home(&backups.home, "mariadb-physical", &place),
+        };
+        let text = std::fs::read_to_string(&scenario).unwrap();
+        std::fs::write(&scenario, text.replace("endpoint = \"https://s3.example.org\"\n", "")).unwrap();
+        backups.home.drill(&scenario).ends("PASSED");
+    }
 }
