@@ -36,7 +36,15 @@ impl Backups {
         self.server.shell(
             &[
                 ("dump", "mariadb-dump --no-defaults -S socket -u root --single-transaction".to_owned()),
-                ("backup", "mariadb-backup --no-defaults --backup --socket=socket --user=root --datadir=data".to_owned()),
+                (
+                    "backup",
+                    // it works in the data directory
+                    format!(
+                        "mariadb-backup --no-defaults --backup --user=root --socket={} --datadir={}",
+                        self.server.path("socket").display(),
+                        self.server.path("data").display()
+                    ),
+                ),
             ],
             &format!("rm -rf out out.tar; mkdir out; {script}; tar -cf out.tar -C out ."),
         );
@@ -214,11 +222,13 @@ fn what_this_host_lacks_says_nothing_about_a_mariadb_dump() {
     one("select photo = unhex('00ff27') from patient where id = 7", "= 1").ends("PASSED");
 }
 
-/// A full backup, and an increment of it with one visit more.
-const PHYSICAL: &str = "mariadb --no-defaults -S socket -u root his -e 'delete from visit where id > 100'; \
-    $backup --target-dir=out/full 2>>log.backup; \
-    mariadb --no-defaults -S socket -u root his -e 'insert into visit values (101, 1)'; \
-    $backup --target-dir=out/day --incremental-basedir=out/full 2>>log.backup";
+/// A full backup, and an increment of it with one visit more; what was written before is in the files, not in the redo log alone.
+const PHYSICAL: &str = "db='mariadb --no-defaults -S socket -u root his --skip-column-names -e'; \
+    flush() { until [ $($db \"show status like 'Innodb_checkpoint_age'\" | cut -f2) -lt 1000 ]; do sleep 0.1; done; }; \
+    $db 'delete from visit where id > 100; set global innodb_max_dirty_pages_pct = 0'; flush; \
+    $backup --target-dir=$PWD/out/full 2>>log.backup; \
+    $db 'insert into visit values (101, 1)'; \
+    $backup --target-dir=$PWD/out/day --incremental-basedir=$PWD/out/full 2>>log.backup";
 const BASE: &str = "base = \"full\"\nincrementals = [\"day\"]\ndatabase = \"his\"";
 const ASKED: &str = r#"
 [[check]]
@@ -246,7 +256,7 @@ fn physical_backups_of_mariadb_are_prepared_started_and_asked() {
     alone.blames_backup("check_failed", &[("check", "exact counts")]);
     // as one stream; and a copy of the data directory of a server that crashed
     for (script, step) in [
-        ("$backup --stream=xbstream --target-dir=t 2>>log.backup > out/his.xbstream", "base = \"*.xbstream\"\ndatabase = \"his\""),
+        ("$backup --stream=xbstream --target-dir=$PWD/t 2>>log.backup > out/his.xbstream", "base = \"*.xbstream\"\ndatabase = \"his\""),
         ("kill -9 $(cat pid); cp -r data out/copy; rm -f out/copy/bin.*", "base = \"copy\"\ndatabase = \"his\""),
     ] {
         backups.back_up(script);
@@ -271,15 +281,16 @@ fn a_physical_backup_of_mariadb_that_is_damaged_fails_with_its_reason() {
     drilled.blames_backup("service_failed", &[("problem", "input_damaged")]);
     // the increment of a night in between is not there
     damaged(
-        "mariadb --no-defaults -S socket -u root his -e 'update visit set patient = 2'; \
-         $backup --target-dir=out/next --incremental-basedir=out/day 2>>log.backup",
+        "$db 'update visit set patient = 2'; flush; rm -r out/day; $backup --target-dir=$PWD/out/day --incremental-basedir=$PWD/out/full 2>>log.backup; \
+         $db 'update visit set patient = 3'; \
+         $backup --target-dir=$PWD/out/next --incremental-basedir=$PWD/out/day 2>>log.backup",
     );
     let drilled = backups.drill("base = \"full\"\nincrementals = [\"next\"]", ASKED).ends("FAILED");
     drilled.blames_backup("service_failed", &[("problem", "log_hole"), ("how", "LSN")]);
     problem(backups.drill("base = \"day\"", ASKED), "input_unusable");
     // a stream that broke off, and what is none
     backups.back_up(
-        "$backup --stream=xbstream --target-dir=t 2>>log.backup > stream; head -c $(($(stat -c %s stream) / 2)) stream > out/his.xbstream; \
+        "$backup --stream=xbstream --target-dir=$PWD/t 2>>log.backup > stream; head -c $(($(stat -c %s stream) / 2)) stream > out/his.xbstream; \
          echo text > out/text; mkdir out/nothing; touch out/nothing/file",
     );
     backups.drill("base = \"*.xbstream\"", ASKED).ends("FAILED").because("service_failed");
@@ -316,20 +327,21 @@ fn a_restored_mariadb_is_compared_with_what_it_was() {
 #[test]
 fn recipes_that_start_mariadb() {
     let backups = Backups::new();
+    let home = &backups.home;
     for (name, prefix, script) in [
         ("mariadb-dump", "his-sql", "$dump --system=users > out/users.sql; $dump --routines --events his > out/his.sql"),
         ("mariadb-physical", "his-base", PHYSICAL),
     ] {
         backups.back_up(script);
-        let object = backups.home.bare_name(1);
-        backups.home.shell(&format!("mkdir -p {prefix}; mv backups/{object} {prefix}/his-{object}"));
+        let object = home.bare_name(1);
+        home.shell(&format!("mkdir -p {prefix}; mv backups/{object} {prefix}/his-{object}"));
         let place = [("url", toml::Value::from(format!("file:../{prefix}")))];
         let scenario = match name {
-            "mariadb-dump" => at_home(&backups.home, "mariadb-dump", &place),
-            _ => at_home(&backups.home, "mariadb-physical", &place),
+            "mariadb-dump" => at_home(home, "mariadb-dump", &place),
+            _ => at_home(home, "mariadb-physical", &place),
         };
         let text = std::fs::read_to_string(&scenario).unwrap();
         std::fs::write(&scenario, text.replace("endpoint = \"https://s3.example.org\"\n", "")).unwrap();
-        backups.home.drill(&scenario).ends("PASSED");
+        home.drill(&scenario).ends("PASSED");
     }
 }

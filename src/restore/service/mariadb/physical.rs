@@ -213,7 +213,7 @@ async fn prepare(shop: &Shop<'_>, installed: &Installed, base: &Part, increment:
         format!("--use-memory={}M", ((shop.memory / 6) >> 20).clamp(32, 4096)),
     ];
     argv.extend(increment.map(|part| format!("--incremental-dir={}", part.place)));
-    let exit = shop.run(Job::new(argv)).await?;
+    let exit = shop.run(Job::new(argv).env("TMPDIR", shop.room("tmp")?)).await?;
     if exit.success() {
         return Ok(());
     }
@@ -232,8 +232,13 @@ async fn prepare(shop: &Shop<'_>, installed: &Installed, base: &Part, increment:
 async fn every_page_has_its_checksum(shop: &Shop<'_>, installed: &Installed, base: &Part) -> Result<(), ServiceError> {
     let program = installed.needed("innochecksum")?;
     // one file at a time, as it ends at the first one that is damaged
-    let script = "find \"$2\" -type f \\( -name '*.ibd' -o -name 'ibdata*' -o -name 'undo[0-9]*' \\) -size +0 -print0 \
-                  | xargs -0 -r -n 1 -P \"$3\" bash -c '\"$0\" \"$1\" || { echo \"DAMAGED $1\"; }' \"$1\"";
+    // and of the system's tablespace not its doublewrite buffer, which holds what was written last, whole or not
+    let script = r#"check='case "$1" in
+                    */ibdata1) "$0" -e 63 "$1" && "$0" -s 192 "$1";;
+                    *) "$0" "$1";;
+                    esac || echo "DAMAGED $1"'
+                    find "$2" -type f \( -name '*.ibd' -o -name ibdata1 -o -name 'undo[0-9]*' \) -size +0 -print0 \
+                    | xargs -0 -r -n 1 -P "$3" bash -c "$check" "$1""#;
     let processors = shop.processors.max(1).to_string();
     let exit = shop.run(Job::new(["bash", "-c", script, "pages", &program, &base.place, &processors])).await?;
     ended_well(shop, "innochecksum", &exit)?;

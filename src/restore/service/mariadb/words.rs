@@ -156,6 +156,9 @@ pub(super) fn host_lacks(log: &[u8]) -> Option<&'static str> {
     if has(&["Cannot allocate memory for the buffer pool", "out of memory"]) {
         return Some("the server has not enough memory; give it more: [sandbox] memory");
     }
+    if has(&["Unable to create temporary file"]) {
+        return Some("it could not make a temporary file in the sandbox");
+    }
     has(&["file_key_management", "key management plugin", "decryption failed", "failed to decrypt"])
         .then_some("its tables are encrypted, and the server was not given the keys; see `settings`, as file_key_management_filename")
 }
