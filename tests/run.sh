@@ -14,6 +14,7 @@ needs=(
   pgbackrest:pgbackrest barman-cloud-restore:barman-cli-cloud /usr/lib/postgresql/15/bin/initdb:postgresql-15
   redis-server:redis-server redis-cli:redis-tools /usr/sbin/slapd:slapd ldapsearch:ldap-utils etcd:etcd-server etcdctl:etcd-client
   mariadb-backup:mariadb-backup mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb-admin:mariadb-client
+  mariadb:mariadb-client-core innochecksum:mariadb-server-core mbstream:mariadb-backup
 )
 missing=()
 for need in "${needs[@]}"; do

@@ -98,6 +98,7 @@ fn number(text: &str) -> Option<u64> {
 fn identifier(engine: Engine, name: &str) -> String {
     let quote = match engine {
         Engine::Postgres | Engine::Sqlite | Engine::Defined => '"',
+        Engine::MariaDb => '`',
     };
     let quoted = |part: &str| format!("{quote}{}{quote}", part.replace(quote, &format!("{quote}{quote}")));
     name.split('.').map(quoted).collect::<Vec<_>>().join(".")
@@ -158,6 +159,7 @@ mod tests {
     #[test]
     fn names_are_quoted_as_each_database_does() {
         assert_eq!(identifier(Engine::Postgres, "public.pa\"t"), "\"public\".\"pa\"\"t\"");
+        assert_eq!(identifier(Engine::MariaDb, "his.pa`t"), "`his`.`pa``t`");
         assert_eq!((number("12.00"), number("1.5"), number("t")), (Some(12), None, Some(1)));
     }
 }

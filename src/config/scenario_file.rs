@@ -391,6 +391,27 @@ pub enum RestoreTable {
         #[serde(default)]
         values: BTreeMap<String, String>,
     },
+    /// Start MariaDB on what was restored: a dump, loaded into a server made on the spot, or a physical backup.
+    Mariadb {
+        /// By what checks call it; "mariadb" by default.
+        name: Option<String>,
+        /// What mariadb-dump or mysqldump wrote, by a path or a glob of the restored tree, as "*.sql"; several are loaded in the order of their names.
+        dump: Option<String>,
+        /// What mariadb-backup wrote, by a path or a glob of the restored tree: its directory or its xbstream; or a data directory.
+        base: Option<String>,
+        /// Increments upon the base, oldest first.
+        #[serde(default)]
+        incrementals: Vec<String>,
+        /// What mariadb-dump --system=users wrote: users and grants, loaded before the dump.
+        users: Option<String>,
+        /// The database that checks ask; the dump's own by default, or the largest.
+        database: Option<String>,
+        /// Series of the server, as "10.11"; the one that the backup names by default.
+        version: Option<String>,
+        /// Settings of the throw-away server, beside firedrill's own.
+        #[serde(default)]
+        settings: BTreeMap<String, String>,
+    },
 }
 
 /// How a SQLite database file was made.

@@ -6,7 +6,8 @@ use super::component::is_word;
 use super::scenario::Reader;
 use super::scenario_file::{RestoreTable, SqliteMadeByWord};
 use crate::domain::{
-    Comparison, PostgresBackup, PostgresStep, RestoreStep, ServiceKind, ServiceStep, SqlAsk, SqlExpect, SqliteMadeBy, SqliteStep,
+    Comparison, MariaDbBackup, MariaDbStep, PostgresBackup, PostgresStep, RestoreStep, ServiceKind, ServiceStep, SqlAsk, SqlExpect,
+    SqliteMadeBy, SqliteStep,
 };
 
 impl Reader<'_> {
@@ -22,6 +23,7 @@ impl Reader<'_> {
                 let kind = self.defined(at, table).map(|step| ServiceKind::Defined(Box::new(step)));
                 (name.as_deref().or(built_in).unwrap_or("service"), kind)
             }
+            RestoreTable::Mariadb { name, .. } => (name.as_deref().unwrap_or("mariadb"), self.mariadb(at, table).map(ServiceKind::MariaDb)),
         };
         if !is_word(name) {
             self.wrong(&format!("{at}.name"), format!("`{name}` cannot name a service"), "use 1 to 32 of a-z, 0-9, - and _");
@@ -78,6 +80,26 @@ impl Reader<'_> {
         }
     }
 
+    fn mariadb(&mut self, at: &str, table: &RestoreTable) -> Option<MariaDbStep> {
+        let RestoreTable::Mariadb { dump, base, incrementals, users, database, version, settings, .. } = table else { return None };
+        self.settings(at, settings);
+        if let Some(version) = version
+            && !is_series(version)
+        {
+            self.wrong(&format!("{at}.version"), format!("`{version}` is no series of MariaDB"), "write two numbers, as \"10.11\"");
+        }
+        let from = match (dump, base) {
+            (Some(dump), None) if incrementals.is_empty() => MariaDbBackup::Dump { dump: dump.clone(), users: users.clone() },
+            (None, Some(base)) if users.is_none() => MariaDbBackup::Physical { base: base.clone(), increments: incrementals.clone() },
+            _ => {
+                let advice = "write dump = \"*.sql\", with `users` beside it; or base = \"base\", with its `incrementals`";
+                self.wrong(at, "a server comes back from a `dump` or from a `base`", advice);
+                return None;
+            }
+        };
+        Some(MariaDbStep { from, database: database.clone(), version: version.clone(), settings: settings.clone() })
+    }
+
     fn settings(&mut self, at: &str, settings: &BTreeMap<String, String>) {
         for name in settings.keys() {
             let is_word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
@@ -115,4 +137,8 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+fn is_series(version: &str) -> bool {
+    version.split_once('.').is_some_and(|(a, b)| [a, b].iter().all(|part| part.parse::<u32>().is_ok()))
 }

@@ -14,6 +14,7 @@ mod egress;
 mod event;
 mod finding;
 mod lock;
+mod mariadb;
 mod objective;
 mod path;
 mod pattern;
@@ -51,6 +52,7 @@ pub use event::{
 };
 pub use finding::{Cause, CheckOutcome, CheckReport, Finding, FindingKind, Severity};
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
+pub use mariadb::{MariaDbBackup, MariaDbStep};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};

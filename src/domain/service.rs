@@ -1,10 +1,10 @@
-//! `method = "postgres"`: a real server started on what was restored.
+//! Real servers started on what was restored.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DefinedStep, Sha256};
+use super::{DefinedStep, MariaDbBackup, MariaDbStep, Sha256};
 
 /// The databases that checks can question in their own language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub enum Engine {
     Sqlite,
     /// Whatever a definition describes.
     Defined,
+    /// MariaDB.
+    #[serde(rename = "mariadb")]
+    MariaDb,
 }
 
 impl Engine {
@@ -26,6 +29,7 @@ impl Engine {
             Engine::Postgres => "PostgreSQL",
             Engine::Sqlite => "SQLite",
             Engine::Defined => "service by definition",
+            Engine::MariaDb => "MariaDB",
         }
     }
 }
@@ -48,6 +52,8 @@ pub enum ServiceKind {
     Sqlite(SqliteStep),
     /// A service by definition.
     Defined(Box<DefinedStep>),
+    /// A MariaDB server.
+    MariaDb(MariaDbStep),
 }
 
 impl ServiceKind {
@@ -60,6 +66,10 @@ impl ServiceKind {
             // what must be written to is copied before
             ServiceKind::Sqlite(_) => false,
             ServiceKind::Defined(step) => step.definition.in_place,
+            ServiceKind::MariaDb(step) => match step.from {
+                MariaDbBackup::Dump { .. } => false,
+                MariaDbBackup::Physical { .. } => true,
+            },
         }
     }
     /// What the report calls it.
@@ -68,6 +78,7 @@ impl ServiceKind {
             ServiceKind::Postgres(_) => Engine::Postgres,
             ServiceKind::Sqlite(_) => Engine::Sqlite,
             ServiceKind::Defined(_) => Engine::Defined,
+            ServiceKind::MariaDb(_) => Engine::MariaDb,
         }
     }
 }
@@ -171,6 +182,12 @@ pub enum ServiceProblem {
     ExtensionsMissing,
     /// Tablespaces are named that it does not bring.
     TablespacesMissing,
+    /// Views or triggers call routines that it does not bring.
+    RoutinesMissing,
+    /// Objects of these kinds were left out when it was made.
+    LeftOut,
+    /// Logs or increments that it needs are missing.
+    LogHole,
     /// It was written by a newer client than its server takes.
     NewerClient,
     /// It is of another major version than the server.
@@ -198,6 +215,9 @@ impl ServiceProblem {
             P::RolesMissing => "it names roles that it does not bring",
             P::ExtensionsMissing => "it uses extensions that it does not bring",
             P::TablespacesMissing => "it names tablespaces that it does not bring",
+            P::RoutinesMissing => "it calls routines that it does not bring",
+            P::LeftOut => "objects were left out when it was made",
+            P::LogHole => "the log has a hole",
             P::NewerClient => "it was written by a newer client than its server takes",
             P::OtherVersion => "it is of another version than the server",
             P::Crashed => "the server ended while it started",

@@ -8,6 +8,7 @@
 //! What its programs print may be patients' data: it goes into the annex alone.
 
 mod defined;
+mod mariadb;
 mod postgres;
 mod shop;
 mod sqlite;
@@ -79,6 +80,7 @@ pub fn of(step: &ServiceStep) -> Box<dyn Service> {
         ServiceKind::Postgres(postgres) => Box::new(postgres::Postgres::new(&step.name, postgres)),
         ServiceKind::Sqlite(sqlite) => Box::new(sqlite::Sqlite::new(&step.name, sqlite)),
         ServiceKind::Defined(defined) => Box::new(defined::Defined::new(&step.name, defined)),
+        ServiceKind::MariaDb(mariadb) => Box::new(mariadb::MariaDb::new(&step.name, mariadb)),
     }
 }
 

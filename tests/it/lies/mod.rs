@@ -33,9 +33,18 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         5,
         "a truncated SQL dump that still holds every row",
-        &["a_dump_that_does_not_come_back_fails_with_its_reason", "a_schema_is_held_to_the_last_drill_that_passed"],
+        &[
+            "a_dump_that_does_not_come_back_fails_with_its_reason",
+            "a_mariadb_dump_that_broke_off_after_its_last_row_fails",
+            "a_schema_is_held_to_the_last_drill_that_passed",
+        ],
     ),
     (6, "tables restored alone: rows right, indexes and constraints missing", &["a_schema_is_held_to_the_last_drill_that_passed"]),
+    (
+        7,
+        "routines, triggers or events left out of a MySQL-family dump",
+        &["routines_and_events_left_out_of_a_dump_are_told_and_fail", "a_restored_mariadb_is_compared_with_what_it_was"],
+    ),
     (
         8,
         "a SQLite file copied without its WAL: opens, is sound by its own checks, and the newest rows are gone",

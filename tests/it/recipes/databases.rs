@@ -85,9 +85,11 @@ SQL"#
     pub(crate) fn mariadb() -> Self {
         Self::new(
             &format!(
-                r#"mariadb-install-db --no-defaults --datadir=$PWD/data --auth-root-authentication-method=normal --skip-test-db \
+                r#"# a server that starts removes the temporary tables of others in its directory for those
+                export TMPDIR=$PWD
+                mariadb-install-db --no-defaults --datadir=$PWD/data --auth-root-authentication-method=normal --skip-test-db \
                   --innodb-log-file-size=8M >/dev/null
-                mariadbd --no-defaults --datadir=$PWD/data --socket=$PWD/socket --pid-file=$PWD/pid --skip-networking \
+                mariadbd --no-defaults --datadir=$PWD/data --socket=$PWD/socket --pid-file=$PWD/pid --skip-networking --log-bin=bin --server-id=7 \
                   --innodb-log-file-size=8M --innodb-flush-log-at-trx-commit=0 >log 2>&1 &
                 for _ in $(seq 300); do mariadb-admin --no-defaults -S socket -u root ping >/dev/null 2>&1 && break; sleep 0.1; done
                 mariadb --no-defaults -S socket -u root <<SQL
