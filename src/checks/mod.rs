@@ -5,7 +5,6 @@
 mod command;
 mod files;
 mod freshness;
-mod glob;
 mod manifest;
 mod sql;
 
@@ -14,7 +13,7 @@ use std::io;
 
 use async_trait::async_trait;
 
-pub use glob::{Glob, GlobError};
+pub use crate::tree::{Glob, GlobError};
 
 use crate::domain::{
     Aspect, CheckKind, CheckOutcome, CheckReport, CheckSpec, DatabaseRef, Engine, FileEntry, Finding, FindingKind, Fingerprint,

@@ -11,6 +11,7 @@ mod egress;
 mod event;
 mod finding;
 mod lock;
+mod lsn;
 mod objective;
 mod path;
 mod pattern;
@@ -41,6 +42,7 @@ pub use event::{
 };
 pub use finding::{Cause, CheckOutcome, CheckReport, Finding, FindingKind, Severity};
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
+pub use lsn::{Lsn, LsnError};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};
@@ -52,7 +54,10 @@ pub use scenario::{
     RestoreStep, Scenario, ScenarioName, ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, SqlAsk, SqlExpect,
     StorageLocation, TimeZone, Unlock,
 };
-pub use service::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep};
+pub use service::{
+    Engine, PhysicalBackup, PostgresBackup, PostgresStep, RecoveryFacts, RecoveryTarget, ServiceFacts, ServiceKind, ServiceProblem,
+    ServiceStep,
+};
 pub use size::{ByteSize, SizeError};
 pub use spelling::nearest;
 pub use template::{Placeholder, Template, TemplateError};

@@ -1,14 +1,18 @@
-//! PostgreSQL: dumps loaded into a cluster made on the spot.
+//! PostgreSQL: dumps loaded into a cluster made on the spot, and copies of a data directory recovered with WAL.
 
+mod archive;
 mod cluster;
 mod logical;
+mod physical;
+mod recovery;
+mod wal;
 mod words;
 
 use async_trait::async_trait;
 
 use self::cluster::Cluster;
 use super::{AskError, Rows, Service, ServiceError, Shop};
-use crate::domain::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceProblem};
+use crate::domain::{Engine, PostgresBackup, PostgresStep, RecoveryFacts, ServiceFacts, ServiceProblem};
 
 /// A cluster in its life.
 pub(super) struct Postgres {
@@ -19,11 +23,13 @@ pub(super) struct Postgres {
     recorded: Option<String>,
     /// How it was restored, in our words.
     method: String,
+    /// How far it was recovered.
+    recovery: Option<RecoveryFacts>,
 }
 
 impl Postgres {
     pub(super) fn new(name: &str, step: &PostgresStep) -> Self {
-        Self { name: name.to_owned(), step: step.clone(), cluster: None, recorded: None, method: String::new() }
+        Self { name: name.to_owned(), step: step.clone(), cluster: None, recorded: None, method: String::new(), recovery: None }
     }
 
     fn cluster(&self) -> Result<&Cluster, AskError> {
@@ -38,6 +44,11 @@ impl Service for Postgres {
             PostgresBackup::Dump { dump, globals, jobs } => {
                 let loaded = logical::load(shop, &self.step, &dump, globals.as_deref(), jobs).await?;
                 (self.cluster, self.recorded, self.method) = (Some(loaded.cluster), loaded.recorded, loaded.method);
+            }
+            PostgresBackup::Physical(backup) => {
+                let loaded = physical::load(shop, &self.step, &backup).await?;
+                (self.cluster, self.recorded, self.method) = (Some(loaded.cluster), Some(loaded.recorded), loaded.method);
+                self.recovery = loaded.recovered;
             }
         }
         Ok(())
@@ -61,6 +72,7 @@ impl Service for Postgres {
             recorded: self.recorded.clone(),
             method: self.method.clone(),
             identity,
+            recovery: self.recovery.clone(),
         })
     }
 
