@@ -15,6 +15,7 @@ use crate::servers::{self, Locking, ceph};
 mod databases;
 mod files;
 mod objects;
+mod pitr;
 mod postgres;
 
 /// A bucket, and tools at home that write to it.

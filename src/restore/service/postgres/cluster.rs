@@ -204,7 +204,10 @@ impl Cluster {
             "--silent".to_owned(),
             format!("--options={options}"),
         ];
-        let exit = shop.run(Job::new(argv).within(time + Duration::from_secs(5))).await?;
+        let mut exit = shop.run(Job::new(argv).within(time + Duration::from_secs(5))).await?;
+        if exit.success() {
+            exit = shop.run(self.awaited(time)).await?;
+        }
         if exit.success() {
             return Ok(());
         }
@@ -220,6 +223,17 @@ impl Cluster {
         let told = words::tally(&errors.iter().collect::<Vec<_>>());
         let how = if told.is_empty() { how(&exit) } else { format!("its log has {told}") };
         Err(ServiceError::backup(problem, how, output))
+    }
+
+    /// Waits until the server takes connections, or is gone: for `pg_ctl`, one that still recovers is up.
+    fn awaited(&self, time: Duration) -> Job {
+        let wait = "until \"$1\" --quiet --host=\"$2\" --port=5432 --timeout=5; do
+            pid=$(head -n 1 \"$3/postmaster.pid\" 2>/dev/null) && kill -0 \"$pid\" 2>/dev/null || { echo 'the server is gone' >&2; exit 1; }
+            [ \"$SECONDS\" -lt \"$4\" ] || { echo 'the server takes no connections in time' >&2; exit 1; }
+            sleep 0.05
+        done";
+        let time = time.as_secs().max(1).to_string();
+        Job::new(["bash", "-c", wait, "bash", &self.program("pg_isready"), &self.sockets, &self.data, &time])
     }
 
     /// Starts the server of a cluster that was made here.
