@@ -12,7 +12,6 @@ mod fhir;
 mod fields;
 mod files;
 mod freshness;
-mod glob;
 mod hl7;
 mod integrity;
 mod manifest;
@@ -26,8 +25,8 @@ use std::io;
 
 use async_trait::async_trait;
 
+pub use crate::tree::{Glob, GlobError};
 pub use fhir::is_type as is_fhir_type;
-pub use glob::{Glob, GlobError};
 
 use crate::domain::{
     Aspect, CaptureSource, CheckKind, CheckOutcome, CheckReport, CheckSpec, DatabaseRef, DrillId, Engine, FileEntry, Finding, FindingKind,

@@ -345,12 +345,24 @@ pub enum RestoreTable {
         /// How it lists its recovery points.
         snapshots: Option<SnapshotsTable>,
     },
-    /// Start PostgreSQL on what was restored: a dump, loaded into a cluster made on the spot.
+    /// Start PostgreSQL on what was restored: a dump, loaded into a cluster made on the spot, or a copy of a data directory.
     Postgres {
         /// By what checks call it; "postgres" by default.
         name: Option<String>,
         /// What pg_dump or pg_dumpall wrote, by a path or a glob of the restored tree, as "*.dump"; the format is told by its bytes.
-        dump: String,
+        dump: Option<String>,
+        /// What pg_basebackup wrote, by a path or a glob of the restored tree: the data directory, or the directory that base.tar is in.
+        base: Option<String>,
+        /// Incremental backups upon the base, oldest first.
+        #[serde(default)]
+        incrementals: Vec<String>,
+        /// The directory of archived WAL; without it, what lies in the backup itself.
+        wal: Option<String>,
+        /// How far the base is recovered: "latest", "immediate", or a table of one of time, lsn, name; "latest" by default.
+        target: Option<TargetValue>,
+        /// Where the base's tablespaces were restored, by their OIDs; found by their names where nothing is said.
+        #[serde(default)]
+        tablespaces: BTreeMap<String, String>,
         /// What pg_dumpall --globals-only wrote: roles and tablespaces, loaded before the dump.
         globals: Option<String>,
         /// Processes that load a dump; one per processor by default.
@@ -420,6 +432,30 @@ pub enum RestoreTable {
 pub enum SqliteMadeByWord {
     Copy,
     Backup,
+}
+
+/// How far a cluster is recovered.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TargetValue {
+    /// "latest" or "immediate".
+    Word(String),
+    /// A point.
+    Point(TargetTable),
+}
+
+/// A point to recover to: one of `time`, `lsn`, `name`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetTable {
+    /// An instant with its offset, as "2026-11-20T02:00:00Z".
+    pub time: Option<String>,
+    /// A position in the WAL, as "16/B374D848".
+    pub lsn: Option<String>,
+    /// A restore point that pg_create_restore_point made.
+    pub name: Option<String>,
+    /// Whether what happened at that very time or position is still wanted; true by default.
+    pub inclusive: Option<bool>,
 }
 
 /// How a tool reads the backup.

@@ -4,11 +4,59 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::component::is_word;
 use super::scenario::Reader;
-use super::scenario_file::{RestoreTable, SqliteMadeByWord};
+use super::scenario_file::{RestoreTable, SqliteMadeByWord, TargetTable, TargetValue};
+use crate::checks::Glob;
 use crate::domain::{
-    Comparison, MariaDbBackup, MariaDbStep, PostgresBackup, PostgresStep, RestoreStep, ServiceKind, ServiceStep, SqlAsk, SqlExpect,
-    SqliteMadeBy, SqliteStep,
+    Comparison, MariaDbBackup, MariaDbStep, PhysicalBackup, PostgresBackup, PostgresStep, RecoveryTarget, RestoreStep, ServiceKind,
+    ServiceStep, SqlAsk, SqlExpect, SqliteMadeBy, SqliteStep,
 };
+
+/// Settings of PostgreSQL that a drill depends on, by their names' beginnings: where the server is, who is let in, what it loads, runs,
+/// waits for and says.
+const OWN_SETTINGS: [&str; 42] = [
+    "allow_in_place_tablespaces",
+    "allow_system_table_mods",
+    "archive_",
+    "bonjour",
+    "cluster_name",
+    "config_file",
+    "data_directory",
+    "debug_",
+    "default_transaction_read_only",
+    "dynamic_library_path",
+    "event_source",
+    "external_pid_file",
+    "hba_file",
+    "hot_standby",
+    "ident_file",
+    "ignore_checksum_failure",
+    "ignore_invalid_pages",
+    "include",
+    "jit_provider",
+    "krb_",
+    "lc_messages",
+    "listen_addresses",
+    "local_preload_libraries",
+    "log_",
+    "logging_collector",
+    "oauth_",
+    "port",
+    "primary_",
+    "promote_trigger_file",
+    "recovery_",
+    "restart_after_crash",
+    "restore_command",
+    "session_preload_libraries",
+    "ssl",
+    "ssl_",
+    "standby_",
+    "summarize_wal",
+    "synchronous_standby_names",
+    "syslog_",
+    "trace_",
+    "unix_socket_",
+    "zero_damaged_pages",
+];
 
 impl Reader<'_> {
     pub(super) fn service(&mut self, at: &str, table: &RestoreTable) -> Option<ServiceStep> {
@@ -45,17 +93,104 @@ impl Reader<'_> {
     }
 
     fn postgres(&mut self, at: &str, table: &RestoreTable) -> Option<PostgresStep> {
-        let RestoreTable::Postgres { dump, globals, jobs, database, version, user, settings, .. } = table else { return None };
-        if *jobs == Some(0) {
-            self.wrong(&format!("{at}.jobs"), "nobody loads it", "write 1 or more, or leave it out");
-        }
+        let RestoreTable::Postgres { dump, base, database, version, user, settings, .. } = table else { return None };
         self.settings(at, settings);
         let user = user.clone().unwrap_or_else(|| "postgres".to_owned());
         if user.is_empty() || user.contains(['"', '\n', '\0']) {
             self.wrong(&format!("{at}.user"), "this names no role", "write the superuser's name, as \"postgres\"");
         }
-        let from = PostgresBackup::Dump { dump: dump.clone(), globals: globals.clone(), jobs: *jobs };
-        Some(PostgresStep { from, database: database.clone(), version: *version, user, settings: settings.clone() })
+        let from = match (dump, base) {
+            (Some(dump), None) => self.dump(at, table, dump),
+            (None, Some(base)) => self.physical(at, table, base),
+            (Some(_), Some(_)) | (None, None) => {
+                let advice = "write dump = \"*.dump\" for what pg_dump wrote, or base = \"base\" for what pg_basebackup wrote";
+                self.wrong(at, "PostgreSQL starts on a `dump` or on a `base`", advice);
+                None
+            }
+        };
+        Some(PostgresStep { from: from?, database: database.clone(), version: *version, user, settings: settings.clone() })
+    }
+
+    fn dump(&mut self, at: &str, table: &RestoreTable, dump: &str) -> Option<PostgresBackup> {
+        let RestoreTable::Postgres { globals, jobs, incrementals, wal, target, tablespaces, .. } = table else { return None };
+        if *jobs == Some(0) {
+            self.wrong(&format!("{at}.jobs"), "nobody loads it", "write 1 or more, or leave it out");
+        }
+        for (key, there) in [
+            ("incrementals", !incrementals.is_empty()),
+            ("wal", wal.is_some()),
+            ("target", target.is_some()),
+            ("tablespaces", !tablespaces.is_empty()),
+        ] {
+            if there {
+                self.wrong(&format!("{at}.{key}"), format!("a dump has no `{key}`"), "write `base` where the backup is pg_basebackup's");
+            }
+        }
+        self.tree_pattern(&format!("{at}.dump"), dump);
+        globals.iter().for_each(|globals| self.tree_pattern(&format!("{at}.globals"), globals));
+        Some(PostgresBackup::Dump { dump: dump.to_owned(), globals: globals.clone(), jobs: *jobs })
+    }
+
+    fn physical(&mut self, at: &str, table: &RestoreTable, base: &str) -> Option<PostgresBackup> {
+        let RestoreTable::Postgres { globals, jobs, incrementals, wal, target, tablespaces, .. } = table else { return None };
+        for (key, there) in [("globals", globals.is_some()), ("jobs", jobs.is_some())] {
+            if there {
+                self.wrong(&format!("{at}.{key}"), format!("a base backup has no `{key}`"), "leave it out");
+            }
+        }
+        self.tree_pattern(&format!("{at}.base"), base);
+        wal.iter().for_each(|wal| self.tree_pattern(&format!("{at}.wal"), wal));
+        incrementals.iter().for_each(|incremental| self.tree_pattern(&format!("{at}.incrementals"), incremental));
+        let mut places = BTreeMap::new();
+        for (oid, place) in tablespaces {
+            let place_at = format!("{at}.tablespaces.{oid}");
+            self.tree_pattern(&place_at, place);
+            match oid.parse::<u32>() {
+                Ok(oid) => drop(places.insert(oid, place.clone())),
+                Err(_) => self.wrong(&place_at, format!("`{oid}` is no OID"), "write the number that pg_tblspc names the tablespace by"),
+            }
+        }
+        let target = match target {
+            None => RecoveryTarget::Latest,
+            Some(target) => self.target(&format!("{at}.target"), target)?,
+        };
+        let (base, incrementals, wal) = (base.to_owned(), incrementals.clone(), wal.clone());
+        Some(PostgresBackup::Physical(PhysicalBackup { base, incrementals, wal, tablespaces: places, target }))
+    }
+
+    fn target(&mut self, at: &str, target: &TargetValue) -> Option<RecoveryTarget> {
+        let advice = "write \"latest\", \"immediate\", { time = \"2026-11-20T02:00:00Z\" }, { lsn = \"16/B374D848\" } or { name = \"…\" }";
+        match target {
+            TargetValue::Word(word) if word == "latest" => Some(RecoveryTarget::Latest),
+            TargetValue::Word(word) if word == "immediate" => Some(RecoveryTarget::Immediate),
+            TargetValue::Point(TargetTable { time: Some(time), lsn: None, name: None, inclusive }) => {
+                let at = self.parse(&format!("{at}.time"), time)?;
+                Some(RecoveryTarget::Time { at, inclusive: inclusive.unwrap_or(true) })
+            }
+            TargetValue::Point(TargetTable { time: None, lsn: Some(lsn), name: None, inclusive }) => {
+                let at = self.parse(&format!("{at}.lsn"), lsn)?;
+                Some(RecoveryTarget::Lsn { at, inclusive: inclusive.unwrap_or(true) })
+            }
+            // PostgreSQL keeps 63 bytes of a name
+            TargetValue::Point(TargetTable { time: None, lsn: None, name: Some(name), inclusive: None })
+                if (1..64).contains(&name.len()) && !name.contains(['\n', '\0']) =>
+            {
+                Some(RecoveryTarget::Name(name.clone()))
+            }
+            TargetValue::Word(_) | TargetValue::Point(_) => {
+                self.wrong(at, "this is no point to recover to", advice);
+                None
+            }
+        }
+    }
+
+    fn tree_pattern(&mut self, at: &str, pattern: &str) {
+        let whole = ["", "."].contains(&pattern.trim_start_matches("./").trim_end_matches('/'));
+        if let Err(error) = Glob::new(pattern)
+            && !whole
+        {
+            self.wrong(at, error.to_string(), "write a path or a glob below the restored root, as \"*.dump\" or \"base\"");
+        }
     }
 
     fn sqlite(&mut self, at: &str, table: &RestoreTable) -> Option<SqliteStep> {
@@ -101,10 +236,22 @@ impl Reader<'_> {
     }
 
     fn settings(&mut self, at: &str, settings: &BTreeMap<String, String>) {
-        for name in settings.keys() {
+        for (name, value) in settings {
+            let at = format!("{at}.settings");
             let is_word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-            if !is_word || settings[name].contains(['\n', '\0']) {
-                self.wrong(&format!("{at}.settings"), format!("`{name}` is no setting"), "write a name and a value of one line");
+            let lower = name.to_ascii_lowercase();
+            let is_own = |own: &str| lower == own || (own.ends_with('_') && lower.starts_with(own));
+            if !is_word || value.contains(['\n', '\0']) {
+                self.wrong(&at, format!("`{name}` is no setting"), "write a name and a value of one line");
+            } else if OWN_SETTINGS.iter().any(|own| is_own(own)) {
+                self.wrong(&at, format!("`{name}` is firedrill's own to set"), "leave it out: the drill depends on it");
+            } else if lower == "shared_preload_libraries"
+                && !value.split(',').all(|library| {
+                    let library = library.trim().strip_prefix("$libdir/").unwrap_or(library.trim());
+                    library.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+                })
+            {
+                self.wrong(&at, "libraries are the host's own", "write their plain names, as \"pg_stat_statements\"");
             }
         }
     }

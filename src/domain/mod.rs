@@ -14,6 +14,7 @@ mod egress;
 mod event;
 mod finding;
 mod lock;
+mod lsn;
 mod mariadb;
 mod objective;
 mod path;
@@ -52,6 +53,7 @@ pub use event::{
 };
 pub use finding::{Cause, CheckOutcome, CheckReport, Finding, FindingKind, Severity};
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
+pub use lsn::{Lsn, LsnError};
 pub use mariadb::{MariaDbBackup, MariaDbStep};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use path::{PathError, RestorePath};
@@ -64,7 +66,10 @@ pub use scenario::{
     Addressing, Component, Criticality, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName,
     ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
-pub use service::{Engine, PostgresBackup, PostgresStep, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep, SqliteMadeBy, SqliteStep};
+pub use service::{
+    Engine, PhysicalBackup, PostgresBackup, PostgresStep, RecoveryFacts, RecoveryTarget, ServiceFacts, ServiceKind, ServiceProblem,
+    ServiceStep, SqliteMadeBy, SqliteStep,
+};
 pub use size::{ByteSize, SizeError};
 pub use spelling::nearest;
 pub use template::{Placeholder, Template, TemplateError};

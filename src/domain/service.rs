@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DefinedStep, MariaDbBackup, MariaDbStep, Sha256};
+use super::{DefinedStep, Lsn, MariaDbBackup, MariaDbStep, Sha256, Timestamp};
 
 /// The databases that checks can question in their own language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,6 +62,7 @@ impl ServiceKind {
         match self {
             ServiceKind::Postgres(step) => match step.from {
                 PostgresBackup::Dump { .. } => false,
+                PostgresBackup::Physical(_) => true,
             },
             // what must be written to is copied before
             ServiceKind::Sqlite(_) => false,
@@ -110,6 +111,80 @@ pub enum PostgresBackup {
         /// Processes that load; one per processor where nothing is said.
         jobs: Option<u32>,
     },
+    /// A copy of the data directory, as `pg_basebackup` makes it, recovered with WAL.
+    Physical(PhysicalBackup),
+}
+
+/// A copy of a data directory, and how far it is recovered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhysicalBackup {
+    /// The data directory, or the directory of `base.tar` and its like.
+    pub base: String,
+    /// Incremental backups upon it, oldest first.
+    pub incrementals: Vec<String>,
+    /// The archive of WAL; what lies in the backup itself where there is none.
+    pub wal: Option<String>,
+    /// Where tablespaces were restored, by their OIDs.
+    pub tablespaces: BTreeMap<u32, String>,
+    /// How far.
+    pub target: RecoveryTarget,
+}
+
+/// How far a cluster is recovered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecoveryTarget {
+    /// To the end of the WAL.
+    Latest,
+    /// No further than what the backup needs to be whole.
+    Immediate,
+    /// To an instant of commits.
+    Time {
+        /// Which.
+        at: Timestamp,
+        /// Whether what was committed at that very instant is still wanted.
+        inclusive: bool,
+    },
+    /// To a position in the WAL.
+    Lsn {
+        /// Which.
+        at: Lsn,
+        /// Whether the record there is still wanted.
+        inclusive: bool,
+    },
+    /// To a named restore point (`pg_create_restore_point`).
+    Name(String),
+}
+
+impl RecoveryTarget {
+    /// As shown to people; a name is the site's own, and not shown.
+    pub fn words(&self) -> String {
+        let before = |inclusive: &bool| if *inclusive { "" } else { "just before " };
+        match self {
+            RecoveryTarget::Latest => "the end of the WAL".to_owned(),
+            RecoveryTarget::Immediate => "the end of the backup".to_owned(),
+            RecoveryTarget::Time { at, inclusive } => format!("{}time {at}", before(inclusive)),
+            RecoveryTarget::Lsn { at, inclusive } => format!("{}position {at}", before(inclusive)),
+            RecoveryTarget::Name(_) => "the named restore point".to_owned(),
+        }
+    }
+}
+
+/// How far a cluster was recovered, as its server says afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+pub struct RecoveryFacts {
+    /// What was asked for, in words.
+    pub target: String,
+    /// End of the last record that was replayed.
+    pub reached: Lsn,
+    /// When the last transaction that was replayed was committed or rolled back.
+    pub last_transaction: Option<Timestamp>,
+    /// The timeline that the recovered server began.
+    pub timeline: u32,
+    /// Segments of WAL that were read, record by record, before the server was started.
+    pub segments_audited: u64,
+    /// Up to where the WAL at hand is whole.
+    pub whole_until: Lsn,
 }
 
 /// How a SQLite database comes back, by patterns of paths below the restored root, each of which matches one file.
@@ -159,6 +234,9 @@ pub struct ServiceFacts {
     pub method: String,
     /// How it was shown to be the server that was started here.
     pub identity: String,
+    /// How far it was recovered, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryFacts>,
 }
 
 /// What is wrong with a service's backup, as the finding names it.
@@ -186,12 +264,24 @@ pub enum ServiceProblem {
     RoutinesMissing,
     /// Objects of these kinds were left out when it was made.
     LeftOut,
-    /// Logs or increments that it needs are missing.
-    LogHole,
     /// It was written by a newer client than its server takes.
     NewerClient,
     /// It is of another major version than the server.
     OtherVersion,
+    /// It was written by a machine of another architecture, or by a server that was built otherwise.
+    OtherArchitecture,
+    /// Files of it are missing.
+    FilesMissing,
+    /// Files are there that it does not list.
+    FilesUnlisted,
+    /// It does not say itself what it consists of.
+    Undescribed,
+    /// WAL, binary logs or increments that it needs are missing.
+    LogHole,
+    /// WAL that it needs is damaged.
+    LogDamaged,
+    /// Recovery ended before the point that was asked for.
+    TargetNotReached,
     /// The server ended while it started.
     Crashed,
     /// The server runs and does not answer.
@@ -217,9 +307,15 @@ impl ServiceProblem {
             P::TablespacesMissing => "it names tablespaces that it does not bring",
             P::RoutinesMissing => "it calls routines that it does not bring",
             P::LeftOut => "objects were left out when it was made",
-            P::LogHole => "the log has a hole",
             P::NewerClient => "it was written by a newer client than its server takes",
             P::OtherVersion => "it is of another version than the server",
+            P::OtherArchitecture => "it was written by another kind of machine or server",
+            P::FilesMissing => "files of it are missing",
+            P::FilesUnlisted => "it has files that it does not list",
+            P::Undescribed => "it does not say what it consists of",
+            P::LogHole => "the log has a hole",
+            P::LogDamaged => "the log is damaged",
+            P::TargetNotReached => "recovery did not reach the point that was asked for",
             P::Crashed => "the server ended while it started",
             P::NeverReady => "the server never became usable",
             P::Empty => "the server answers, and has nothing",

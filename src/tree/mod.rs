@@ -2,6 +2,8 @@
 //!
 //! `seal` reads what it backs up with it, and checks what was restored. It opens no file and changes nothing.
 
+mod glob;
+
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
@@ -9,6 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+
+pub use glob::{Glob, GlobError};
 
 use crate::domain::{EntryKind, FileEntry, RestorePath, Xattr};
 

@@ -14,7 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("vault", &["domain", "codec", "storage"]),
     ("sandbox", &["domain"]),
     ("restore", &["domain", "codec", "tree", "vault", "sandbox"]),
-    ("checks", &["domain", "sandbox"]),
+    ("checks", &["domain", "tree", "sandbox"]),
     ("seal", &["domain", "codec", "storage", "tree"]),
     ("evidence", &["domain"]),
     ("report", &["domain", "evidence"]),

@@ -105,7 +105,7 @@ impl Defined {
     }
 
     fn log(&self, shop: &Shop<'_>) -> Vec<u8> {
-        shop.tail(LOG_ROOM, LOG, LOG_BYTES)
+        shop.since(LOG_ROOM, LOG, 0, LOG_BYTES)
     }
 
     /// What a failure means by the definition's own patterns, or else `otherwise`.
@@ -227,6 +227,7 @@ impl Service for Defined {
             recorded: None,
             method: format!("{}, by the definition {}", inputs.join(" and "), self.step.whose),
             identity: "it says what only the process that was started here knows".to_owned(),
+            recovery: None,
         })
     }
 

@@ -14,7 +14,7 @@ use super::{SERVICES, ServiceError};
 use crate::domain::{EntryKind, RestorePath, ServiceProblem, Severity, Sha256};
 use crate::restore::tool::{self, TEMPORARY};
 use crate::sandbox::{Afterwards, CommandSpec, DATA_DIRECTORY, Exit, KIT_DIRECTORY, Sandbox, SandboxError};
-use crate::tree::{WalkOptions, walk};
+use crate::tree::{Glob, WalkOptions, walk};
 
 /// Bytes of a program's output that are kept.
 const OUTPUT: usize = 8 << 20;
@@ -160,14 +160,28 @@ impl Shop<'_> {
         Ok(format!("{}/{room}/{name}", self.home()))
     }
 
-    /// The end of a file in one of the service's rooms, as of a log; empty where there is none.
-    pub fn tail(&self, room: &str, name: &str, bytes: u64) -> Vec<u8> {
-        let read = || -> std::io::Result<Vec<u8>> {
-            let path = format!("{SERVICES}/{}/{room}/{name}", self.name);
-            let kit = self.sandbox.kit().map_err(std::io::Error::other)?;
-            end_of(File::from(openat2(&kit, path, READ, Mode::empty(), WITHIN)?), bytes)
+    /// How long a file in one of the service's rooms is by now; 0 where there is none.
+    pub fn length(&self, room: &str, name: &str) -> u64 {
+        self.own_file(room, name).and_then(|file| file.metadata()).map_or(0, |metadata| metadata.len())
+    }
+
+    /// What a file in one of the service's rooms, as a log, has from an offset on, but at most so many bytes of its end; empty where
+    /// there is none.
+    pub fn since(&self, room: &str, name: &str, offset: u64, bytes: u64) -> Vec<u8> {
+        let read = |mut file: File| -> std::io::Result<Vec<u8>> {
+            let size = file.metadata()?.len();
+            file.seek(SeekFrom::Start(offset.max(size.saturating_sub(bytes))))?;
+            let mut found = Vec::new();
+            file.take(bytes).read_to_end(&mut found)?;
+            Ok(found)
         };
-        read().unwrap_or_default()
+        self.own_file(room, name).and_then(read).unwrap_or_default()
+    }
+
+    fn own_file(&self, room: &str, name: &str) -> std::io::Result<File> {
+        let path = format!("{SERVICES}/{}/{room}/{name}", self.name);
+        let kit = self.sandbox.kit().map_err(std::io::Error::other)?;
+        Ok(File::from(openat2(&kit, path, READ, Mode::empty(), WITHIN)?))
     }
 
     /// The one file or directory of the restored tree that a pattern means.
@@ -198,8 +212,7 @@ impl Shop<'_> {
             let path = RestorePath::from_bytes(b"").map_err(|e| unreadable(e.to_string()))?;
             return Ok(vec![Input { path, inside: DATA_DIRECTORY.to_owned(), directory: true, size: 0 }]);
         }
-        let glob = globset::GlobBuilder::new(as_given).literal_separator(true).backslash_escape(true).build();
-        let glob = glob.map_err(|e| unreadable(e.to_string()))?.compile_matcher();
+        let glob = Glob::new(as_given).map_err(|e| ServiceError::runner(e.to_string(), []))?;
         let mut found = Vec::new();
         for entry in walk(root.as_fd(), WalkOptions::default()).map_err(|e| unreadable(e.to_string()))? {
             let entry = entry.map_err(|e| unreadable(e.to_string()))?;
@@ -208,11 +221,35 @@ impl Shop<'_> {
                 EntryKind::File { size, .. } => (false, size),
                 _ => continue,
             };
-            if !entry.path.is_root() && glob.is_match(entry.path.as_path()) {
+            if !entry.path.is_root() && glob.matches(&entry.path) {
                 // a name that is no text cannot be written into a command line
                 let Ok(text) = std::str::from_utf8(entry.path.as_bytes()) else { continue };
                 found.push(Input { inside: format!("{DATA_DIRECTORY}/{text}"), path: entry.path, directory, size });
             }
+        }
+        Ok(found)
+    }
+
+    /// Every file below a directory of the restored tree, in the order of their paths.
+    ///
+    /// # Errors
+    /// [`ServiceError::Runner`] where it cannot be read.
+    pub fn files_below(&self, directory: &Input) -> Result<Vec<Input>, ServiceError> {
+        let unreadable = |why: String| ServiceError::runner(format!("the restored tree cannot be looked through: {why}"), []);
+        let root = self.sandbox.root()?;
+        let at = match directory.path.is_root() {
+            true => root,
+            false => openat2(&root, directory.path.as_path(), READ | OFlags::DIRECTORY, Mode::empty(), WITHIN)
+                .map_err(|e| unreadable(std::io::Error::from(e).kind().to_string()))?,
+        };
+        let mut found = Vec::new();
+        for entry in walk(at.as_fd(), WalkOptions::default()).map_err(|e| unreadable(e.to_string()))? {
+            let entry = entry.map_err(|e| unreadable(e.to_string()))?;
+            let EntryKind::File { size, .. } = entry.kind else { continue };
+            let Ok(text) = std::str::from_utf8(entry.path.as_bytes()) else { continue };
+            let below = directory.path.as_path().join(text);
+            let Ok(path) = RestorePath::from_bytes(below.as_os_str().as_encoded_bytes()) else { continue };
+            found.push(Input { inside: format!("{}/{text}", directory.inside), path, directory: false, size });
         }
         Ok(found)
     }

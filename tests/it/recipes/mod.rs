@@ -18,6 +18,7 @@ pub(crate) mod databases;
 mod files;
 mod mariadb;
 mod objects;
+mod pitr;
 mod postgres;
 mod services;
 mod sqlite;

@@ -64,6 +64,7 @@ impl Service for MariaDb {
             recorded: self.recorded.clone(),
             method: self.method.clone(),
             identity,
+            recovery: None,
         })
     }
 

@@ -122,7 +122,7 @@ async fn part(shop: &Shop<'_>, step: &MariaDbStep, pattern: &str, room: &str) ->
         return Err(ServiceError::backup(ServiceProblem::InputDamaged, format!("mbstream {}", how(&exit)), output));
     }
     let read = |names: &[&str]| {
-        let found = names.iter().map(|name| shop.tail(room, name, 64 << 10)).find(|bytes| !bytes.is_empty());
+        let found = names.iter().map(|name| shop.since(room, name, 0, 64 << 10)).find(|bytes| !bytes.is_empty());
         String::from_utf8_lossy(&found.unwrap_or_default()).into_owned()
     };
     let part = describe(&place, &read);

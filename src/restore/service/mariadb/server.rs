@@ -261,7 +261,7 @@ impl Server {
 
     /// The end of the server's log.
     pub(super) fn log(&self, shop: &Shop<'_>) -> Vec<u8> {
-        shop.tail(LOG_ROOM, LOG, LOG_BYTES)
+        shop.since(LOG_ROOM, LOG, 0, LOG_BYTES)
     }
 
     /// Shows that the server that answers is the one that was started here; answers its version and how that was shown.

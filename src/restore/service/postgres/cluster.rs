@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::{AskError, Job, Rows, ServiceError, Shop};
-use super::words;
+use super::words::{self, Extensions};
 use crate::domain::ServiceProblem;
 use crate::sandbox::{Ended, Exit};
 
@@ -94,6 +94,20 @@ impl Cluster {
 
     pub(super) fn program(&self, name: &str) -> String {
         self.programs.join(name).display().to_string()
+    }
+
+    /// What the extensions that are installed here bring.
+    pub(super) fn extensions(&self) -> Extensions {
+        // where Debian, and where the PostgreSQL project's packages and its own sources put them
+        let debian = PathBuf::from(format!("/usr/share/postgresql/{}", self.major));
+        let places = [debian, self.programs.join("../share"), self.programs.join("../share/postgresql")];
+        let mut scripts = String::new();
+        for entry in places.iter().flat_map(|place| std::fs::read_dir(place.join("extension")).into_iter().flatten().flatten()) {
+            if entry.path().extension().is_some_and(|e| e == "sql") {
+                scripts.push_str(&std::fs::read_to_string(entry.path()).unwrap_or_default());
+            }
+        }
+        Extensions::of(&scripts)
     }
 
     /// Makes an empty cluster.
@@ -190,7 +204,10 @@ impl Cluster {
             "--silent".to_owned(),
             format!("--options={options}"),
         ];
-        let exit = shop.run(Job::new(argv).within(time + Duration::from_secs(5))).await?;
+        let mut exit = shop.run(Job::new(argv).within(time + Duration::from_secs(5))).await?;
+        if exit.success() {
+            exit = shop.run(self.awaited(time)).await?;
+        }
         if exit.success() {
             return Ok(());
         }
@@ -206,6 +223,17 @@ impl Cluster {
         let told = words::tally(&errors.iter().collect::<Vec<_>>());
         let how = if told.is_empty() { how(&exit) } else { format!("its log has {told}") };
         Err(ServiceError::backup(problem, how, output))
+    }
+
+    /// Waits until the server takes connections, or is gone: for `pg_ctl`, one that still recovers is up.
+    fn awaited(&self, time: Duration) -> Job {
+        let wait = "until \"$1\" --quiet --host=\"$2\" --port=5432 --timeout=5; do
+            pid=$(head -n 1 \"$3/postmaster.pid\" 2>/dev/null) && kill -0 \"$pid\" 2>/dev/null || { echo 'the server is gone' >&2; exit 1; }
+            [ \"$SECONDS\" -lt \"$4\" ] || { echo 'the server takes no connections in time' >&2; exit 1; }
+            sleep 0.05
+        done";
+        let time = time.as_secs().max(1).to_string();
+        Job::new(["bash", "-c", wait, "bash", &self.program("pg_isready"), &self.sockets, &self.data, &time])
     }
 
     /// Starts the server of a cluster that was made here.
@@ -228,7 +256,17 @@ impl Cluster {
 
     /// The end of the server's log.
     pub(super) fn log(&self, shop: &Shop<'_>) -> Vec<u8> {
-        shop.tail(LOG_ROOM, LOG, LOG_BYTES)
+        self.log_since(shop, 0)
+    }
+
+    /// How far the log has come.
+    pub(super) fn log_length(&self, shop: &Shop<'_>) -> u64 {
+        shop.length(LOG_ROOM, LOG)
+    }
+
+    /// What was logged since then.
+    pub(super) fn log_since(&self, shop: &Shop<'_>, offset: u64) -> Vec<u8> {
+        shop.since(LOG_ROOM, LOG, offset, LOG_BYTES)
     }
 
     /// Shows that the server that answers is the one that was started here; answers its version and how that was shown.
@@ -321,7 +359,7 @@ impl Cluster {
             "--set=VERBOSITY=verbose".to_owned(),
             "--set=ON_ERROR_STOP=1".to_owned(),
         ];
-        Job::new(argv).env("PGOPTIONS", options).env("PGCONNECT_TIMEOUT", "30").env("PGCLIENTENCODING", "UTF8")
+        Job::new(argv).env("PGOPTIONS", options).env("PGCONNECT_TIMEOUT", "10").env("PGCLIENTENCODING", "UTF8")
     }
 
     /// Why a client's question was not answered.
@@ -330,21 +368,24 @@ impl Cluster {
             return full.into();
         }
         let output = crate::restore::tool::last_words(exit);
-        match words::state_of(&exit.stderr) {
-            Some(state) if ["42601", "42501", "25006", "57014"].contains(&state.as_str()) || state.starts_with("53") => {
-                AskError::BadQuestion { reason: format!("the question cannot be asked ({})", words::condition(&state)), output }
+        let log = self.log(shop);
+        // who is not let in is told why without a code: the log has it
+        let state = words::state_of(&exit.stderr).or_else(|| words::turned_away(&exit.stderr, &log));
+        match state {
+            Some(words::State { text, .. }) if text.starts_with("database locale is incompatible") => {
+                let reason = "a locale that the backup names is not installed here: generate it on this host (locale-gen)";
+                AskError::BadQuestion { reason: reason.to_owned(), output }
             }
-            Some(state) => AskError::Refused { state: words::condition(&state), output },
-            None => {
-                let log = self.log(shop);
-                let crashed = String::from_utf8_lossy(&log).lines().any(|line| {
-                    ["terminated by signal 11", "terminated by signal 6", "terminated by signal 7"].iter().any(|s| line.contains(s))
-                });
-                if crashed {
-                    return AskError::Refused { state: "the server crashed".to_owned(), output: log };
-                }
-                AskError::BadQuestion { reason: format!("the server does not answer: psql {}", how(exit)), output }
+            Some(words::State { code, .. }) if code.starts_with("28") => {
+                let reason = format!("`{}` is not let in: say which superuser the backup has: user = …", self.user);
+                AskError::BadQuestion { reason, output }
             }
+            Some(words::State { code, .. }) if ["42601", "42501", "25006", "57014"].contains(&code.as_str()) || code.starts_with("53") => {
+                AskError::BadQuestion { reason: format!("the question cannot be asked ({})", words::condition(&code)), output }
+            }
+            Some(words::State { code, .. }) => AskError::Refused { state: words::condition(&code), output },
+            None if words::crashed(&log) => AskError::Refused { state: "the server crashed".to_owned(), output: log },
+            None => AskError::BadQuestion { reason: format!("the server does not answer: psql {}", how(exit)), output },
         }
     }
 }
@@ -375,7 +416,7 @@ pub(super) fn never_answered(error: AskError, log: Vec<u8>) -> ServiceError {
         AskError::Refused { state, output } => {
             ServiceError::backup(ServiceProblem::NeverReady, format!("it answers with an error ({state})"), [output, log].concat())
         }
-        AskError::BadQuestion { reason, output } => ServiceError::backup(ServiceProblem::NeverReady, reason, [output, log].concat()),
+        AskError::BadQuestion { reason, output } => ServiceError::runner(reason, [output, log].concat()),
     }
 }
 

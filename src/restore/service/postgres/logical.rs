@@ -1,8 +1,8 @@
 //! What `pg_dump` and `pg_dumpall` write, in all formats: plain, custom, directory, tar; with roles and tablespaces beside it.
 
 use super::super::{Input, Job, ServiceError, Shop};
-use super::cluster::{Cluster, choose, how, installed};
-use super::words::{self, LoggedError, Meaning};
+use super::cluster::{Cluster, choose, how, installed, quoted_connection};
+use super::words::{self, Extensions, LoggedError, Meaning};
 use crate::domain::{PostgresStep, ServiceProblem, Severity};
 use crate::sandbox::Exit;
 
@@ -18,23 +18,91 @@ pub(super) struct Loaded {
     pub(super) method: String,
 }
 
-/// The formats of `pg_dump`.
+/// A dump, looked at.
+enum Looked {
+    /// SQL and psql's own commands.
+    Plain(Text),
+    /// What `pg_restore` reads.
+    Archive { input: Input, kind: Kind },
+}
+
+/// The archives of `pg_dump`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Plain,
+enum Kind {
     Custom,
     Directory,
     Tar,
 }
 
-impl Format {
-    const fn word(self) -> &'static str {
-        match self {
-            Format::Plain => "plain",
-            Format::Custom => "custom",
-            Format::Directory => "directory",
-            Format::Tar => "tar",
+/// A text for psql.
+struct Text {
+    input: Input,
+    /// Its beginning, read once.
+    head: Vec<u8>,
+}
+
+impl Looked {
+    fn at(shop: &Shop<'_>, dump: Input) -> Result<Self, ServiceError> {
+        let unusable = |how: &str| Err(ServiceError::backup(ServiceProblem::InputUnusable, how, []));
+        if dump.directory {
+            return match shop.open_below(&dump, "toc.dat") {
+                Ok(_) => Ok(Looked::Archive { input: dump, kind: Kind::Directory }),
+                Err(_) => unusable("a directory without toc.dat is no pg_dump directory"),
+            };
         }
+        let text = Text::of(shop, dump);
+        let head = &text.head[..text.head.len().min(512)];
+        if head.is_empty() {
+            return unusable("the dump has no bytes at all");
+        }
+        if head.starts_with(b"PGDMP") {
+            return Ok(Looked::Archive { input: text.input, kind: Kind::Custom });
+        }
+        if head.get(257..262) == Some(b"ustar") {
+            return Ok(Looked::Archive { input: text.input, kind: Kind::Tar });
+        }
+        // text holds no zeros: neither does a dump, but a file that a full disk has filled does
+        if head.contains(&0) {
+            return unusable("it is in none of the formats of pg_dump");
+        }
+        Ok(Looked::Plain(text))
+    }
+
+    const fn word(&self) -> &'static str {
+        match self {
+            Looked::Plain(_) => "plain",
+            Looked::Archive { kind: Kind::Custom, .. } => "custom",
+            Looked::Archive { kind: Kind::Directory, .. } => "directory",
+            Looked::Archive { kind: Kind::Tar, .. } => "tar",
+        }
+    }
+}
+
+impl Text {
+    fn of(shop: &Shop<'_>, input: Input) -> Self {
+        Self { head: shop.head(&input, HEAD), input }
+    }
+
+    fn says(&self, shop: &Shop<'_>) -> Result<Says, ServiceError> {
+        let (head, end) = (String::from_utf8_lossy(&self.head), shop.end(&self.input, END));
+        let by_pg_dump = head.contains("-- PostgreSQL database dump") || head.contains("-- PostgreSQL database cluster dump");
+        let whole = String::from_utf8_lossy(&end).lines().any(|line| {
+            line.starts_with("-- PostgreSQL database dump complete") || line.starts_with("-- PostgreSQL database cluster dump complete")
+        });
+        if by_pg_dump && !whole {
+            let how = "the last line that pg_dump writes, by which it says that the dump is complete, is not there";
+            return Err(ServiceError::backup(ServiceProblem::InputTruncated, how, []));
+        }
+        Ok(Says::read(&head))
+    }
+
+    /// Whether it makes its databases itself, as `pg_dumpall` and `pg_dump --create` have it.
+    fn brings_databases(&self) -> bool {
+        self.has_line("\\connect ") || self.has_line("CREATE DATABASE ")
+    }
+
+    fn has_line(&self, beginning: &str) -> bool {
+        self.head.split(|b| *b == b'\n').any(|line| line.starts_with(beginning.as_bytes()))
     }
 }
 
@@ -80,10 +148,9 @@ pub(super) async fn load(
     globals: Option<&str>,
     jobs: Option<u32>,
 ) -> Result<Loaded, ServiceError> {
-    let dump = shop.input(dump)?;
-    let globals = globals.map(|pattern| shop.input(pattern)).transpose()?;
-    let format = format_of(shop, &dump)?;
-    let says = said(shop, &dump, format, step).await?;
+    let dump = Looked::at(shop, shop.input(dump)?)?;
+    let globals = globals.map(|pattern| shop.input(pattern).map(|input| Text::of(shop, input))).transpose()?;
+    let says = said(shop, &dump, step).await?;
     let recorded = says.server.as_deref().and_then(major);
     let (version, programs) = choose(step.version, recorded, shop.directories)?;
     let newer_client = says.client.as_deref().and_then(major).is_some_and(|client| client > version);
@@ -104,66 +171,35 @@ pub(super) async fn load(
         loading.plain(globals, "postgres").await?;
     }
     let database = step.database.clone().or_else(|| says.database.clone());
-    let brings_its_own = format == Format::Plain && brings_databases(&shop.head(&dump, HEAD));
-    if brings_its_own {
-        loading.plain(&dump, "postgres").await?;
-        cluster.database = step.database.clone();
-    } else {
-        let database = database.unwrap_or_else(|| "restored".to_owned());
-        loading.make_database(&database, says.encoding.as_deref()).await?;
-        match format {
-            Format::Plain => loading.plain(&dump, &database).await?,
-            Format::Custom | Format::Directory | Format::Tar => {
-                let jobs = jobs.unwrap_or(shop.processors).max(1);
-                loading.archive(&dump, &database, if format == Format::Tar { 1 } else { jobs }).await?;
-            }
+    match &dump {
+        Looked::Plain(text) if text.brings_databases() => {
+            loading.plain(text, "postgres").await?;
+            cluster.database = step.database.clone();
         }
-        cluster.database = Some(database);
+        Looked::Plain(_) | Looked::Archive { .. } => {
+            let database = database.unwrap_or_else(|| "restored".to_owned());
+            loading.make_database(&database, says.encoding.as_deref()).await?;
+            match &dump {
+                Looked::Plain(text) => loading.plain(text, &database).await?,
+                Looked::Archive { input, kind } => {
+                    let jobs = jobs.unwrap_or(shop.processors).max(1);
+                    loading.archive(input, &database, if *kind == Kind::Tar { 1 } else { jobs }).await?;
+                }
+            }
+            cluster.database = Some(database);
+        }
     }
     let beside = if globals.is_some() { ", after roles and tablespaces" } else { "" };
-    let method = format!("pg_dump in {} format{beside}", format.word());
+    let method = format!("pg_dump in {} format{beside}", dump.word());
     Ok(Loaded { cluster, recorded: says.server, method })
 }
 
-fn format_of(shop: &Shop<'_>, dump: &Input) -> Result<Format, ServiceError> {
-    if dump.directory {
-        return match shop.open_below(dump, "toc.dat") {
-            Ok(_) => Ok(Format::Directory),
-            Err(_) => Err(ServiceError::backup(ServiceProblem::InputUnusable, "a directory without toc.dat is no pg_dump directory", [])),
-        };
-    }
-    let head = shop.head(dump, 512);
-    if head.is_empty() {
-        return Err(ServiceError::backup(ServiceProblem::InputUnusable, "the dump has no bytes at all", []));
-    }
-    if head.starts_with(b"PGDMP") {
-        return Ok(Format::Custom);
-    }
-    if head.get(257..262) == Some(b"ustar") {
-        return Ok(Format::Tar);
-    }
-    // text holds no zeros: neither does a dump, but a file that a full disk has filled does
-    if head.contains(&0) {
-        return Err(ServiceError::backup(ServiceProblem::InputUnusable, "it is in none of the formats of pg_dump", []));
-    }
-    Ok(Format::Plain)
-}
-
 /// What the dump says of itself; for archives, by the newest `pg_restore` at hand.
-async fn said(shop: &Shop<'_>, dump: &Input, format: Format, step: &PostgresStep) -> Result<Says, ServiceError> {
-    if format == Format::Plain {
-        let (head, end) = (shop.head(dump, HEAD), shop.end(dump, END));
-        let head = String::from_utf8_lossy(&head).into_owned();
-        let by_pg_dump = head.contains("-- PostgreSQL database dump") || head.contains("-- PostgreSQL database cluster dump");
-        let whole = String::from_utf8_lossy(&end).lines().any(|line| {
-            line.starts_with("-- PostgreSQL database dump complete") || line.starts_with("-- PostgreSQL database cluster dump complete")
-        });
-        if by_pg_dump && !whole {
-            let how = "the last line that pg_dump writes, by which it says that the dump is complete, is not there";
-            return Err(ServiceError::backup(ServiceProblem::InputTruncated, how, []));
-        }
-        return Ok(Says::read(&head));
-    }
+async fn said(shop: &Shop<'_>, dump: &Looked, step: &PostgresStep) -> Result<Says, ServiceError> {
+    let dump = match dump {
+        Looked::Plain(text) => return text.says(shop),
+        Looked::Archive { input, .. } => input,
+    };
     let servers = installed(shop.directories);
     let Some((newest, programs)) = servers.last_key_value() else {
         return Err(ServiceError::runner("no PostgreSQL is installed here; install postgresql below /usr", []));
@@ -201,12 +237,6 @@ fn damage(text: &str) -> ServiceProblem {
     if early { ServiceProblem::InputTruncated } else { ServiceProblem::InputDamaged }
 }
 
-/// Whether a plain dump makes its databases itself, as `pg_dumpall` and `pg_dump --create` have it.
-fn brings_databases(head: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(head);
-    text.lines().any(|line| line.starts_with("\\connect ") || line.starts_with("CREATE DATABASE "))
-}
-
 struct Loading<'a> {
     shop: &'a Shop<'a>,
     cluster: &'a Cluster,
@@ -232,18 +262,17 @@ impl Loading<'_> {
     }
 
     /// Loads a text of SQL and psql's own commands, to its end: all that is wrong is told, not the first alone.
-    async fn plain(&self, dump: &Input, database: &str) -> Result<(), ServiceError> {
-        let before = self.cluster.log(self.shop).len();
+    async fn plain(&self, dump: &Text, database: &str) -> Result<(), ServiceError> {
+        let before = self.cluster.log_length(self.shop);
         let job = self.cluster.psql(Some(database), "").args(["--set=ON_ERROR_STOP=0"]);
-        let has_tablespaces = self.shop.head(dump, HEAD).windows(18).any(|w| w == b"CREATE TABLESPACE ");
-        let job = if has_tablespaces {
+        let job = if dump.has_line("CREATE TABLESPACE ") {
             // their places are the production host's: here they get places of the cluster's own
             job.through(&format!(
                 "sed \"s/^\\(CREATE TABLESPACE .*\\) LOCATION '.*';\\$/\\1 LOCATION '';/\" '{}'",
-                shell_quoted(&dump.inside)
+                shell_quoted(&dump.input.inside)
             ))
         } else {
-            job.args(["--file", &dump.inside])
+            job.args(["--file", &dump.input.inside])
         };
         let exit = self.shop.run(job.output(1 << 20)).await?;
         let client = String::from_utf8_lossy(&exit.stderr).lines().filter(|line| line.contains(": error: ")).count();
@@ -251,14 +280,14 @@ impl Loading<'_> {
     }
 
     async fn archive(&self, dump: &Input, database: &str, jobs: u32) -> Result<(), ServiceError> {
-        let before = self.cluster.log(self.shop).len();
+        let before = self.cluster.log_length(self.shop);
         let argv = [
             self.cluster.program("pg_restore"),
             "--no-password".to_owned(),
             format!("--host={}", self.cluster.sockets),
             "--port=5432".to_owned(),
             format!("--username={}", self.cluster.user),
-            format!("--dbname={database}"),
+            format!("--dbname={}", quoted_connection(database)),
             format!("--jobs={jobs}"),
             dump.inside.clone(),
         ];
@@ -268,18 +297,20 @@ impl Loading<'_> {
     }
 
     /// What the server's log and the client's end say together.
-    fn judge(&self, exit: &Exit, before: usize, client_errors: u64, client: &str) -> Result<(), ServiceError> {
+    fn judge(&self, exit: &Exit, before: u64, client_errors: u64, client: &str) -> Result<(), ServiceError> {
         if let Some(full) = self.shop.sandbox.scratch_is_full() {
             return Err(full.into());
         }
-        let log = self.cluster.log(self.shop);
-        let errors = words::errors(log.get(before..).unwrap_or(&log));
+        let log = self.cluster.log_since(self.shop, before);
+        let errors = words::errors(&log);
+        let missing = errors.iter().any(|e| ["42704", "42883"].contains(&e.state.as_str()));
+        let extensions = if missing { self.cluster.extensions() } else { Extensions::default() };
         let judged: Vec<(Meaning, &LoggedError)> = errors
             .iter()
-            .map(|e| (words::meaning(e, &self.cluster.user, self.newer_client), e))
+            .map(|e| (words::meaning(e, &self.cluster.user, self.newer_client, &extensions), e))
             .filter(|(m, _)| *m != Meaning::Nothing)
             .collect();
-        let output = || [log.get(before..).unwrap_or(&log), &crate::restore::tool::last_words(exit)].concat();
+        let output = || [log.as_slice(), &crate::restore::tool::last_words(exit)].concat();
         let told = words::tally(&judged.iter().map(|(_, e)| *e).collect::<Vec<_>>());
         if judged.iter().any(|(m, _)| *m == Meaning::Full) {
             return Err(ServiceError::runner("scratch ran full while it was loaded; give it more: [sandbox] scratch", output()));

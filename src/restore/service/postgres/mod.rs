@@ -1,11 +1,15 @@
-//! PostgreSQL: dumps loaded into a cluster made on the spot.
+//! PostgreSQL: dumps loaded into a cluster made on the spot, and copies of a data directory recovered with WAL.
 
 mod amcheck;
+mod archive;
 mod cluster;
 mod content;
 mod live;
 mod logical;
+mod physical;
+mod recovery;
 mod schema;
+mod wal;
 mod words;
 
 use async_trait::async_trait;
@@ -16,7 +20,8 @@ pub use self::live::{LiveError, Observation, observe};
 use self::cluster::Cluster;
 use super::{AskError, Rows, Service, ServiceError, Shop};
 use crate::domain::{
-    Engine, Fingerprint, IntegrityAnswer, IntegrityDepth, PostgresBackup, PostgresStep, Sample, SchemaObject, ServiceFacts, ServiceProblem,
+    Engine, Fingerprint, IntegrityAnswer, IntegrityDepth, PostgresBackup, PostgresStep, RecoveryFacts, Sample, SchemaObject, ServiceFacts,
+    ServiceProblem,
 };
 
 /// Bytes of a catalog's answer that are kept.
@@ -31,11 +36,13 @@ pub(super) struct Postgres {
     recorded: Option<String>,
     /// How it was restored, in our words.
     method: String,
+    /// How far it was recovered.
+    recovery: Option<RecoveryFacts>,
 }
 
 impl Postgres {
     pub(super) fn new(name: &str, step: &PostgresStep) -> Self {
-        Self { name: name.to_owned(), step: step.clone(), cluster: None, recorded: None, method: String::new() }
+        Self { name: name.to_owned(), step: step.clone(), cluster: None, recorded: None, method: String::new(), recovery: None }
     }
 
     fn cluster(&self) -> Result<&Cluster, AskError> {
@@ -50,6 +57,11 @@ impl Service for Postgres {
             PostgresBackup::Dump { dump, globals, jobs } => {
                 let loaded = logical::load(shop, &self.step, &dump, globals.as_deref(), jobs).await?;
                 (self.cluster, self.recorded, self.method) = (Some(loaded.cluster), loaded.recorded, loaded.method);
+            }
+            PostgresBackup::Physical(backup) => {
+                let loaded = physical::load(shop, &self.step, &backup).await?;
+                (self.cluster, self.recorded, self.method) = (Some(loaded.cluster), Some(loaded.recorded), loaded.method);
+                self.recovery = loaded.recovered;
             }
         }
         Ok(())
@@ -73,6 +85,7 @@ impl Service for Postgres {
             recorded: self.recorded.clone(),
             method: self.method.clone(),
             identity,
+            recovery: self.recovery.clone(),
         })
     }
 

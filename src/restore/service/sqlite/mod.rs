@@ -86,6 +86,7 @@ impl Service for Sqlite {
             recorded: None,
             method: self.method.clone(),
             identity: "the program itself reads the file, by its path on scratch".to_owned(),
+            recovery: None,
         })
     }
 

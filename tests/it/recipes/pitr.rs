@@ -1,0 +1,209 @@
+//! Base backups of a real PostgreSQL, recovered in the sandbox with WAL from an archive or from the backup itself, and their damaged twins.
+
+use std::path::PathBuf;
+
+use super::databases::Server;
+use crate::drills::{Drilled, Home, zstd_bytes};
+
+/// A server whose WAL is archived in `wal`, and one base backup of it with work before and after.
+struct Recovered {
+    home: Home,
+    server: Server,
+}
+
+impl Recovered {
+    /// `n` counts what was committed: 1 to 100 before the base backup, 101 to 110 after it, each in a segment of its own.
+    fn new() -> Self {
+        let recovered = Self { home: Home::new(), server: Server::postgres() };
+        recovered.server.shell(
+            &[],
+            r#"mkdir wal ts
+            psql -q postgres -c "alter system set archive_command = 'cp %p $PWD/wal/%f'" -c "alter system set track_commit_timestamp = on"
+            pg_ctl -D data -l log -m fast -w restart >/dev/null
+            psql -q postgres -c "create tablespace other location '$PWD/ts'" -c "create table work (n int primary key, at timestamptz not null) tablespace other"
+            psql -q postgres -c "insert into work select i, now() from generate_series(1, 100) i"
+            pg_basebackup -D base -X none -c fast --tablespace-mapping=$PWD/ts=$PWD/base-ts --no-sync 2>/dev/null
+            for i in $(seq 101 110); do
+                psql -q postgres -c "insert into work values ($i, clock_timestamp())" -c "select pg_create_restore_point('after $i')" -c "select pg_switch_wal()" >/dev/null
+            done
+            psql -qAt postgres -c "select n || ' ' || to_char(pg_xact_commit_timestamp(xmin) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') from work where n > 100 order by n" > times
+            for _ in $(seq 100); do [ $(ls wal | grep -c '^0.......................$') -ge 11 ] && break; sleep 0.1; done"#,
+        );
+        recovered
+    }
+
+    /// Backs up what `script` makes in `out`.
+    fn back_up(&self, script: &str) {
+        self.server.shell(&[], &format!("rm -rf out; mkdir out; {script}; tar -cf out.tar -C out ."));
+        let tar = std::fs::read(self.server.path("out.tar")).unwrap();
+        self.home.shell("rm -rf backups; mkdir backups");
+        self.home.bare(&self.home.bare_name(1), &self.home.age(&zstd_bytes(&tar)));
+    }
+
+    /// Base, its tablespace and the archive, after some harm.
+    fn back_up_all(&self, harm: &str) {
+        self.back_up(&format!(
+            "cp -a base base-ts wal out/; cd out; segment() {{ ls wal | grep '^0.......................$' | sed -n $1p; }}; {harm}; cd .."
+        ));
+    }
+
+    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+        self.home.named_scenario(
+            "ehr",
+            &format!(
+                "objectives = {{ rpo = \"24h\", rto = \"10m\" }}\n[sandbox]\nmemory = \"1GiB\"\nprocesses = 64\n\
+                 scratch = {{ kind = \"tmpfs\", size = \"900MiB\" }}\n[[restore]]\nmethod = \"postgres\"\n{step}\n{checks}"
+            ),
+        )
+    }
+
+    fn drill(&self, step: &str, newest: u32) -> Drilled {
+        let checks = format!(
+            "[[check]]\nkind = \"sql\"\nname = \"the newest\"\nquery = \"select max(n) from work\"\nexpect = \"= {newest}\"\n\
+             [[check]]\nkind = \"sql\"\nname = \"all of them\"\nquery = \"select count(*) from work\"\nexpect = \"= {newest}\""
+        );
+        self.home.drill(&self.scenario(step, &checks))
+    }
+
+    /// When `n` was committed.
+    fn time(&self, n: u32) -> String {
+        let times = std::fs::read_to_string(self.server.path("times")).unwrap();
+        times.lines().find_map(|line| line.strip_prefix(&format!("{n} "))).unwrap().to_owned()
+    }
+}
+
+const FROM_ARCHIVE: &str = "base = \"base\"\nwal = \"wal\"\ndatabase = \"postgres\"";
+
+fn problem(drilled: Drilled, problem: &str, how: &str) {
+    drilled.ends("FAILED").blames_backup("service_failed", &[("problem", problem), ("how", how)]);
+}
+
+#[test]
+fn base_backups_are_recovered_to_the_end_and_to_a_point() {
+    let all = Recovered::new();
+    all.back_up_all("true");
+    let latest = all.drill(FROM_ARCHIVE, 110).ends("PASSED");
+    let service = &latest.report["services"][0];
+    assert!(service["method"].as_str().unwrap().contains("recovered to the end of the WAL"), "{service:#}");
+    let recovery = &service["recovery"];
+    assert_eq!((recovery["timeline"].as_u64(), recovery["reached"].as_str()), (Some(2), recovery["whole_until"].as_str()), "{recovery:#}");
+    assert!(recovery["segments_audited"].as_u64().unwrap() >= 11, "{recovery:#}");
+    assert!(latest.findings().iter().all(|f| f["severity"] != "warn"), "{:#?}", latest.findings());
+    latest.left_nothing();
+    let to = |target: &str, newest| all.drill(&format!("{FROM_ARCHIVE}\ntarget = {target}"), newest).ends("PASSED");
+    to("\"immediate\"", 100);
+    to("{ name = \"after 104\" }", 104);
+    let timed = to(&format!("{{ time = \"{}\" }}", all.time(106)), 106);
+    assert_eq!(timed.report["services"][0]["recovery"]["last_transaction"], all.time(106));
+    to(&format!("{{ time = \"{}\", inclusive = false }}", all.time(106)), 105);
+    // what lies beyond the WAL cannot be reached, and no later state stands in for it
+    problem(
+        all.drill(&format!("{FROM_ARCHIVE}\ntarget = {{ time = \"2999-01-01T00:00:00Z\" }}"), 110),
+        "target_not_reached",
+        "the WAL ends",
+    );
+    problem(all.drill(&format!("{FROM_ARCHIVE}\ntarget = {{ name = \"never made\" }}"), 110), "target_not_reached", "the WAL ends");
+    problem(
+        all.drill(&format!("{FROM_ARCHIVE}\ntarget = {{ lsn = \"0/1000000\" }}"), 110),
+        "target_not_reached",
+        "before the end of the base",
+    );
+    // an archive of packed segments, one of them still being written
+    all.back_up_all("gzip wal/*1; zstd -q --rm wal/*2; xz wal/*3; lz4 -q --rm $(ls wal/*4); mkdir deep; mv wal deep/");
+    all.drill("base = \"base\"\nwal = \"deep\"\ndatabase = \"postgres\"", 110).ends("PASSED");
+}
+
+#[test]
+fn base_backups_come_as_tars_and_with_their_own_wal() {
+    let all = Recovered::new();
+    all.back_up("pg_basebackup -D out -Ft -X stream -c fast --no-sync 2>/dev/null");
+    all.drill("base = \".\"\ndatabase = \"postgres\"", 110).ends("PASSED");
+    all.back_up("pg_basebackup -D out -Ft -z -X fetch -c fast --no-sync 2>/dev/null");
+    all.drill("base = \".\"\ndatabase = \"postgres\"\ntarget = \"immediate\"", 110).ends("PASSED");
+    all.back_up("pg_basebackup -D out/base -X stream -c fast --no-sync --tablespace-mapping=$PWD/ts=$PWD/out/ts 2>/dev/null");
+    all.drill("base = \"base\"\ndatabase = \"postgres\"", 110).ends("PASSED");
+    // of a tablespace only the name came along
+    all.back_up("pg_basebackup -D out/base -X stream -c fast --no-sync --tablespace-mapping=$PWD/ts=$PWD/out/ts 2>/dev/null; rm -r out/ts");
+    problem(all.drill("base = \"base\"\ndatabase = \"postgres\"", 110), "tablespaces_missing", "not restored");
+    // the backup without the WAL that makes it whole
+    all.back_up("cp -a base base-ts out/");
+    problem(all.drill("base = \"base\"\ndatabase = \"postgres\"", 100), "log_hole", "is missing");
+    // a copy of a server that had ended needs none
+    all.server.shell(&[], "psql -q postgres -c 'create table plain as select 1'; pg_ctl -D data -m fast -w stop >/dev/null");
+    all.back_up("cp -a data out/base; cp -a ts out/ts");
+    all.drill("base = \"base\"\ndatabase = \"postgres\"", 110).ends("PASSED").warns("service_failed");
+}
+
+#[test]
+fn a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence() {
+    let all = Recovered::new();
+    all.back_up_all("rm wal/$(segment 6)");
+    problem(all.drill(FROM_ARCHIVE, 110), "log_hole", "recovery would end there, and say nothing");
+    problem(all.drill(&format!("{FROM_ARCHIVE}\ntarget = {{ name = \"after 109\" }}"), 109), "log_hole", "is missing");
+    let before = all.drill(&format!("{FROM_ARCHIVE}\ntarget = {{ name = \"after 102\" }}"), 102).ends("PASSED");
+    assert!(
+        before.warns("service_failed")["how"].as_str().unwrap().contains("no later point can be recovered"),
+        "{:#?}",
+        before.findings()
+    );
+    // the backup's own first segment
+    all.back_up_all("rm wal/$(segment $(($(ls wal | grep -n backup | head -1 | cut -d: -f1) - 1)))");
+    problem(all.drill(FROM_ARCHIVE, 110), "log_hole", "is missing");
+}
+
+#[test]
+fn rot_in_the_wal_fails_before_the_point_and_warns_past_it() {
+    let all = Recovered::new();
+    for (harm, words) in [
+        // the middle of a record's data, the end of the file, all of it
+        ("printf X | dd of=wal/$(segment 7) bs=1 seek=150 conv=notrunc status=none", "checksum"),
+        ("truncate -s 100 wal/$(segment 7)", "ends early"),
+        ("truncate -s 0 wal/$(segment 7); truncate -s 16M wal/$(segment 7)", "zeros"),
+        ("cp wal/$(segment 6) wal/$(segment 7)", "not of this place"),
+        ("gzip wal/$(segment 7); truncate -s -50 wal/$(segment 7)*gz", ""),
+    ] {
+        all.back_up_all(harm);
+        problem(all.drill(FROM_ARCHIVE, 110), "log_damaged", words);
+    }
+    problem(all.drill(&format!("{FROM_ARCHIVE}\ntarget = {{ name = \"after 109\" }}"), 109), "log_damaged", "recovery would end there");
+    let before = all.drill(&format!("{FROM_ARCHIVE}\ntarget = {{ time = \"{}\" }}", all.time(102)), 102).ends("PASSED");
+    let warning = before.warns("service_failed");
+    assert_eq!(warning["problem"], "log_damaged", "{warning:#}");
+    assert!(warning["how"].as_str().unwrap().contains("past "), "{warning:#}");
+}
+
+#[test]
+fn a_damaged_base_backup_fails_with_what_is_damaged() {
+    let all = Recovered::new();
+    let drill = || all.drill(FROM_ARCHIVE, 110);
+    let biggest = "$(find base/base -type f -size +64k | sort | tail -1)";
+    // a page that a server would have started on and counted
+    all.back_up_all(&format!("printf XXXX | dd of={biggest} bs=1 seek=9000 conv=notrunc status=none"));
+    problem(drill(), "input_damaged", "1 differ");
+    all.back_up_all(&format!("rm {biggest}"));
+    problem(drill(), "files_missing", "1 files are missing");
+    all.back_up_all("sed -i 's/1/2/' base/backup_manifest");
+    problem(drill(), "input_damaged", "manifest");
+    // without a manifest, what the server and its tools say
+    let bare = "rm base/backup_manifest";
+    all.back_up_all(&format!("{bare}; printf XXXX | dd of=base/global/pg_control bs=1 seek=100 conv=notrunc status=none"));
+    problem(drill(), "input_damaged", "pg_control");
+    all.back_up_all(&format!("{bare}; : > base/global/pg_filenode.map"));
+    problem(drill(), "crashed", "its log has");
+    all.back_up_all(&format!("{bare}; echo 14 > base/PG_VERSION"));
+    drill().ends("INCONCLUSIVE").blames_runner("service_could_not_run", &[("reason", "PostgreSQL 14")]);
+    problem(all.drill(&format!("{FROM_ARCHIVE}\nversion = 15"), 110), "other_version", "version 14");
+    all.back_up_all(bare);
+    let undescribed = drill().ends("PASSED");
+    assert_eq!(undescribed.warns("service_failed")["problem"], "undescribed");
+    // who asks by a name that the backup does not have learns nothing of the backup
+    let stranger = all.drill(&format!("{FROM_ARCHIVE}\nuser = \"admin\""), 110).ends("INCONCLUSIVE");
+    stranger.blames_runner("service_could_not_run", &[("reason", "user = ")]);
+    all.back_up_all("true");
+    let increments = all.drill(&format!("{FROM_ARCHIVE}\nincrementals = [\"wal\"]"), 110).ends("INCONCLUSIVE");
+    increments.blames_runner("service_could_not_run", &[("reason", "pg_combinebackup")]);
+    all.back_up_all("sed -i '1iINCREMENTAL FROM LSN: 0/2000028' base/backup_label; rm base/backup_manifest");
+    problem(drill(), "files_missing", "changed since another backup");
+    all.back_up_all("rm -r base");
+    problem(drill(), "input_missing", "base");
+}
