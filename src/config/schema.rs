@@ -127,8 +127,20 @@ impl<'a> Walker<'a> {
         schema
     }
 
+    /// Likewise; of a value that may be a word or a table, the table where one stands there.
+    fn resolve_for(&self, schema: &'a Value, value: &DeValue<'_>) -> &'a Value {
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            let found = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+            return found.map_or(schema, |found| self.resolve_for(found, value));
+        }
+        let kinds = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten().filter(|kind| kind["type"] != "null");
+        let mut kinds = kinds.map(|kind| self.resolve_for(kind, value));
+        let table = kinds.clone().find(|kind| value.is_table() && type_of(kind) == "object");
+        table.or_else(|| kinds.next()).unwrap_or(schema)
+    }
+
     fn value(&mut self, schema: &'a Value, value: &Spanned<DeValue<'_>>, place: &Place, required: bool, mistakes: &mut Collector) {
-        let schema = self.resolve(schema);
+        let schema = self.resolve_for(schema, value.get_ref());
         let key = place.key.as_str();
         let before = mistakes.len();
         let wanted = |mistakes: &mut Collector, what: &str| {

@@ -74,6 +74,7 @@ impl Recovered {
 
 const FROM_ARCHIVE: &str = "base = \"base\"\nwal = \"wal\"\ndatabase = \"postgres\"";
 
+#[track_caller]
 fn problem(drilled: Drilled, problem: &str, how: &str) {
     drilled.ends("FAILED").blames_backup("service_failed", &[("problem", problem), ("how", how)]);
 }
@@ -109,7 +110,9 @@ fn base_backups_are_recovered_to_the_end_and_to_a_point() {
         "before the end of the base",
     );
     // an archive of packed segments, one of them still being written
-    all.back_up_all("gzip wal/*1; zstd -q --rm wal/*2; xz wal/*3; lz4 -q --rm $(ls wal/*4); mkdir deep; mv wal deep/");
+    all.back_up_all(
+        "gzip wal/$(segment 5); zstd -q --rm wal/$(segment 6); xz wal/$(segment 7); lz4 -q --rm wal/$(segment 8); mkdir deep; mv wal deep/",
+    );
     all.drill("base = \"base\"\nwal = \"deep\"\ndatabase = \"postgres\"", 110).ends("PASSED");
 }
 
@@ -160,7 +163,7 @@ fn rot_in_the_wal_fails_before_the_point_and_warns_past_it() {
         ("truncate -s 100 wal/$(segment 7)", "ends early"),
         ("truncate -s 0 wal/$(segment 7); truncate -s 16M wal/$(segment 7)", "zeros"),
         ("cp wal/$(segment 6) wal/$(segment 7)", "not of this place"),
-        ("gzip wal/$(segment 7); truncate -s -50 wal/$(segment 7)*gz", ""),
+        ("name=wal/$(segment 7); gzip $name; truncate -s -50 $name.gz", ""),
     ] {
         all.back_up_all(harm);
         problem(all.drill(FROM_ARCHIVE, 110), "log_damaged", words);
@@ -182,7 +185,7 @@ fn a_damaged_base_backup_fails_with_what_is_damaged() {
     problem(drill(), "input_damaged", "1 differ");
     all.back_up_all(&format!("rm {biggest}"));
     problem(drill(), "files_missing", "1 files are missing");
-    all.back_up_all("sed -i 's/1/2/' base/backup_manifest");
+    all.back_up_all("sed -i 's/8192/8193/' base/backup_manifest");
     problem(drill(), "input_damaged", "manifest");
     // without a manifest, what the server and its tools say
     let bare = "rm base/backup_manifest";

@@ -53,7 +53,8 @@ pub(super) async fn load(shop: &Shop<'_>, step: &PostgresStep, backup: &Physical
     let program = |name: &str| programs.join(name).display().to_string();
     set_aside(shop, &base).await?;
     let tablespaces = tablespaces(shop, &base, backup).await?;
-    verify(shop, &program("pg_verifybackup"), &given, &base).await?;
+    let too_old = installed(shop.directories).keys().all(|installed| *installed < recorded);
+    verify(shop, &program("pg_verifybackup"), too_old, &given, &base).await?;
     let (major, programs) = choose(step.version, Some(recorded), shop.directories)?;
     if major != recorded {
         let how = format!("its files are of version {recorded}, and a server of version {major} cannot run on them");
@@ -312,7 +313,7 @@ async fn map_tablespaces(shop: &Shop<'_>, base: &Input, tablespaces: &[(u32, Str
 }
 
 /// Every file against the manifest that the backup brings.
-async fn verify(shop: &Shop<'_>, program: &str, given: &Input, base: &Input) -> Result<(), ServiceError> {
+async fn verify(shop: &Shop<'_>, program: &str, too_old: bool, given: &Input, base: &Input) -> Result<(), ServiceError> {
     let manifest = [base, given].into_iter().find(|place| shop.open_below(place, "backup_manifest").is_ok());
     let Some(manifest) = manifest else {
         let how = "it has no backup_manifest: that every file is there and unchanged cannot be told";
@@ -328,7 +329,8 @@ async fn verify(shop: &Shop<'_>, program: &str, given: &Input, base: &Input) -> 
     }
     let said = String::from_utf8_lossy(&exit.stderr).into_owned();
     let count = |words: &[&str]| said.lines().filter(|line| words.iter().any(|word| line.contains(word))).count();
-    if count(&["unexpected manifest version", "unrecognized checksum algorithm"]) > 0 {
+    let unread = count(&["unexpected manifest version", "unrecognized checksum algorithm"]);
+    if unread > 0 && too_old {
         let reason = "the backup's manifest is newer than the pg_verifybackup that is installed here; install a newer PostgreSQL";
         return Err(ServiceError::runner(reason, last_words(&exit)));
     }
@@ -336,7 +338,7 @@ async fn verify(shop: &Shop<'_>, program: &str, given: &Input, base: &Input) -> 
     let differ = count(&["has size", "checksum mismatch for file"]);
     let more = count(&["is present on disk but not in the manifest"]);
     let manifest_broke =
-        count(&["manifest checksum mismatch", "could not parse backup manifest", "manifest has no checksum", "manifest ended"]);
+        unread + count(&["manifest checksum mismatch", "could not parse backup manifest", "manifest has no checksum", "manifest ended"]);
     let told = format!("against its manifest, {missing} files are missing and {differ} differ");
     match (missing, differ, more, manifest_broke) {
         (0, 0, 0, 0) => Err(ServiceError::runner(format!("pg_verifybackup {}", how(&exit)), last_words(&exit))),
