@@ -1,6 +1,5 @@
 //! Positions in PostgreSQL's write-ahead log.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -50,7 +49,7 @@ impl From<Lsn> for String {
 
 #[cfg(feature = "runner")]
 impl schemars::JsonSchema for Lsn {
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "Lsn".into()
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

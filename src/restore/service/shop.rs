@@ -312,7 +312,7 @@ impl Shop<'_> {
     pub async fn run(&self, job: Job) -> Result<Exit, SandboxError> {
         let left = (self.left)().max(Duration::from_secs(1));
         let spec = CommandSpec {
-            env: self.environment().into_iter().chain(job.env).collect(),
+            env: self.environment()?.into_iter().chain(job.env).collect(),
             timeout: job.time.map_or(left, |time| time.min(left)),
             output_cap: job.output.unwrap_or(OUTPUT),
             afterwards: Afterwards::LeaveRunning,
@@ -321,13 +321,13 @@ impl Shop<'_> {
         self.sandbox.run(&spec).await
     }
 
-    fn environment(&self) -> Vec<(String, String)> {
+    fn environment(&self) -> Result<Vec<(String, String)>, SandboxError> {
         let mut environment = tool::base_environment(self.directories);
         // servers and their clients have homes of their own
         environment.push(("HOME".to_owned(), self.home()));
-        environment.push(("TMPDIR".to_owned(), format!("{KIT_DIRECTORY}/{TEMPORARY}")));
+        environment.push(("TMPDIR".to_owned(), self.room(TEMPORARY)?));
         environment.push(("TZ".to_owned(), "UTC".to_owned()));
-        environment
+        Ok(environment)
     }
 
     /// Notes what is worth knowing.
