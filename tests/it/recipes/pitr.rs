@@ -110,9 +110,7 @@ fn base_backups_are_recovered_to_the_end_and_to_a_point() {
         "before the end of the base",
     );
     // an archive of packed segments, one of them still being written
-    all.back_up_all(
-        "gzip wal/$(segment 5); zstd -q --rm wal/$(segment 6); xz wal/$(segment 7); lz4 -q --rm wal/$(segment 8); mkdir deep; mv wal deep/",
-    );
+    all.back_up_all("gzip wal/$(segment 8); zstd -q --rm wal/$(segment 7); xz wal/$(segment 6); name=wal/$(segment 5); lz4 -q --rm $name $name.lz4; mkdir deep; mv wal deep/");
     all.drill("base = \"base\"\nwal = \"deep\"\ndatabase = \"postgres\"", 110).ends("PASSED");
 }
 
@@ -191,8 +189,10 @@ fn a_damaged_base_backup_fails_with_what_is_damaged() {
     let bare = "rm base/backup_manifest";
     all.back_up_all(&format!("{bare}; printf XXXX | dd of=base/global/pg_control bs=1 seek=100 conv=notrunc status=none"));
     problem(drill(), "input_damaged", "pg_control");
-    all.back_up_all(&format!("{bare}; : > base/global/pg_filenode.map"));
+    all.back_up_all(&format!("{bare}; rm -r base/pg_multixact"));
     problem(drill(), "crashed", "its log has");
+    all.back_up_all(&format!("{bare}; : > base/global/pg_filenode.map"));
+    problem(drill(), "never_ready", "data_corrupted");
     all.back_up_all(&format!("{bare}; echo 14 > base/PG_VERSION"));
     drill().ends("INCONCLUSIVE").blames_runner("service_could_not_run", &[("reason", "PostgreSQL 14")]);
     problem(all.drill(&format!("{FROM_ARCHIVE}\nversion = 15"), 110), "other_version", "version 14");
@@ -207,6 +207,6 @@ fn a_damaged_base_backup_fails_with_what_is_damaged() {
     increments.blames_runner("service_could_not_run", &[("reason", "pg_combinebackup")]);
     all.back_up_all("sed -i '1iINCREMENTAL FROM LSN: 0/2000028' base/backup_label; rm base/backup_manifest");
     problem(drill(), "files_missing", "changed since another backup");
-    all.back_up_all("rm -r base");
+    all.back_up_all("mv base base-gone");
     problem(drill(), "input_missing", "base");
 }
