@@ -42,6 +42,9 @@ bash tests/servers/restore-tools-setup.sh
 # a client of S3 that most restore tools are built on
 bash tests/servers/python-setup.sh s3 boto3==1.42.0
 
+# how many random points of time a PostgreSQL is recovered to
+export FIREDRILL_PITR_TARGETS="${FIREDRILL_PITR_TARGETS:-100}"
+
 cargo test "$@"
 # the auditor's verifier stands on its own
 cargo test --no-default-features --lib --bin firedrill-verify

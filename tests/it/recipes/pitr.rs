@@ -110,9 +110,7 @@ fn base_backups_are_recovered_to_the_end_and_to_a_point() {
         "before the end of the base",
     );
     // an archive of packed segments, one of them still being written
-    all.back_up_all(
-        "gzip wal/$(segment 5); zstd -q --rm wal/$(segment 6); xz wal/$(segment 7); lz4 -q --rm wal/$(segment 8); mkdir deep; mv wal deep/",
-    );
+    all.back_up_all("gzip wal/$(segment 8); zstd -q --rm wal/$(segment 7); xz wal/$(segment 6); name=wal/$(segment 5); lz4 -q --rm $name $name.lz4; mkdir deep; mv wal deep/");
     all.drill("base = \"base\"\nwal = \"deep\"\ndatabase = \"postgres\"", 110).ends("PASSED");
 }
 
@@ -191,8 +189,10 @@ fn a_damaged_base_backup_fails_with_what_is_damaged() {
     let bare = "rm base/backup_manifest";
     all.back_up_all(&format!("{bare}; printf XXXX | dd of=base/global/pg_control bs=1 seek=100 conv=notrunc status=none"));
     problem(drill(), "input_damaged", "pg_control");
-    all.back_up_all(&format!("{bare}; : > base/global/pg_filenode.map"));
+    all.back_up_all(&format!("{bare}; rm -r base/pg_multixact"));
     problem(drill(), "crashed", "its log has");
+    all.back_up_all(&format!("{bare}; : > base/global/pg_filenode.map"));
+    problem(drill(), "never_ready", "data_corrupted");
     all.back_up_all(&format!("{bare}; echo 14 > base/PG_VERSION"));
     drill().ends("INCONCLUSIVE").blames_runner("service_could_not_run", &[("reason", "PostgreSQL 14")]);
     problem(all.drill(&format!("{FROM_ARCHIVE}\nversion = 15"), 110), "other_version", "version 14");
@@ -207,6 +207,132 @@ fn a_damaged_base_backup_fails_with_what_is_damaged() {
     increments.blames_runner("service_could_not_run", &[("reason", "pg_combinebackup")]);
     all.back_up_all("sed -i '1iINCREMENTAL FROM LSN: 0/2000028' base/backup_label; rm base/backup_manifest");
     problem(drill(), "files_missing", "changed since another backup");
-    all.back_up_all("rm -r base");
+    all.back_up_all("mv base base-gone");
     problem(drill(), "input_missing", "base");
+}
+
+/// A record of the source's WAL, as PostgreSQL's own `pg_waldump` lists it.
+struct Logged {
+    at: u64,
+    /// When a transaction ended, and which, where it is of that.
+    ended: Option<(String, Option<u32>)>,
+    /// The restore point that it is.
+    point: Option<String>,
+}
+
+fn logged(line: &str) -> Option<Logged> {
+    let after = |word: &str, end: char| line.split_once(word)?.1.split(end).next().map(str::trim).map(str::to_owned);
+    let at: firedrill::domain::Lsn = after("lsn: ", ',')?.parse().unwrap();
+    let ended = |word: &str| {
+        let (day, time) = line.split_once(word)?.1.split_once(" UTC")?.0.split_once(' ')?;
+        Some(format!("{day}T{time}Z"))
+    };
+    let committed = ended("desc: COMMIT ").map(|time| (time, after("tx: ", ',').and_then(|tx| tx.parse().ok())));
+    let ended = committed.or_else(|| ended("desc: ABORT ").map(|time| (time, None)));
+    Some(Logged { at: at.0, ended, point: after("desc: RESTORE_POINT ", ' ') })
+}
+
+#[test]
+fn random_points_are_recovered_as_the_servers_own_order_of_commits_has_it() {
+    let home = Home::new();
+    let server = Server::postgres();
+    // small segments, and work of several clients at once, some of it rolled back
+    server.shell(
+        &[],
+        r#"pg_ctl -D data -m fast -w stop >/dev/null; cp data/postgresql.conf conf; rm -r data; mkdir wal
+        initdb -D data -U postgres -A trust -E UTF8 --no-sync --wal-segsize=1 >/dev/null
+        cp conf data/postgresql.conf
+        printf "archive_command = 'cp %%p $PWD/wal/%%f'\nsynchronous_commit = off\nmax_wal_size = 64MB\n" >> data/postgresql.conf
+        pg_ctl -D data -l log -w start >/dev/null
+        psql -q postgres -c 'create table work (n int)' -c 'create sequence s' -c 'create sequence p'
+        pg_basebackup -D base -Ft -X none -c fast --no-sync 2>/dev/null
+        cat > work.sql <<'SQL'
+\set fate random(1, 5)
+begin;
+insert into work values (nextval('s'));
+\if :fate = 1
+rollback;
+\else
+commit;
+\endif
+SQL
+        echo "select pg_create_restore_point('point-' || nextval('p'));" > point.sql
+        pgbench -n -c 4 -j 2 -t 100 --random-seed=1 -f work.sql@9 -f point.sql@1 postgres >/dev/null 2>&1
+        psql -q postgres -c "insert into work values (0)" -c "select pg_switch_wal()" >/dev/null
+        last=$(psql -qAt postgres -c "select pg_walfile_name(pg_current_wal_lsn() - 1)")
+        for _ in $(seq 300); do [ -e wal/$last ] && break; sleep 0.1; done
+        psql -qAt postgres -c 'select xmin, n from work' > rows
+        first=$(ls wal | grep -v backup | head -1)
+        pg_waldump -p wal $first $last > records 2>/dev/null || true
+        mkdir out; mv base wal out/; chmod -R a+rX out; tar -cf out.tar -C out ."#,
+    );
+    home.bare(&home.bare_name(1), &home.age(&zstd_bytes(&std::fs::read(server.path("out.tar")).unwrap())));
+    let read = |name: &str| std::fs::read_to_string(server.path(name)).unwrap();
+    let rows: std::collections::BTreeMap<u32, i64> =
+        read("rows").lines().map(|line| line.split_once('|').unwrap()).map(|(x, n)| (x.parse().unwrap(), n.parse().unwrap())).collect();
+    let records: Vec<Logged> = read("records").lines().filter_map(logged).collect();
+    let work = records.iter().position(|r| r.ended.as_ref().is_some_and(|(_, tx)| tx.is_some_and(|tx| rows.contains_key(&tx)))).unwrap();
+    // by the log alone: what was committed by records before this one
+    let before = |index: usize| -> Vec<i64> {
+        let mut found: Vec<i64> = records[..index].iter().filter_map(|r| rows.get(&r.ended.as_ref()?.1?).copied()).collect();
+        found.sort_unstable();
+        found
+    };
+    let end = records.iter().rposition(|r| r.ended.is_some()).unwrap();
+    let mut seed = 0x5EED_u64;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    let mut target = || -> (String, Vec<i64>) {
+        let pick = |random: &mut dyn FnMut(usize) -> usize, wanted: &dyn Fn(&Logged) -> bool| {
+            let all: Vec<usize> = (work..end).filter(|index| wanted(&records[*index])).collect();
+            all[random(all.len())]
+        };
+        let inclusive = random(2) == 0;
+        match random(3) {
+            0 => {
+                // instants of commits are not in the order of the log: recovery ends at the first that is later
+                let index = pick(&mut random, &|r| r.ended.is_some());
+                let time = records[index].ended.clone().unwrap().0;
+                let later = |r: &Logged| r.ended.as_ref().is_some_and(|(at, _)| if inclusive { *at > time } else { *at >= time });
+                let stops = records.iter().position(later).unwrap();
+                (format!("{{ time = \"{time}\", inclusive = {inclusive} }}"), before(stops))
+            }
+            1 => {
+                let index = pick(&mut random, &|_| true);
+                let at = records[index].at + [0, 1][random(2)];
+                let stops = records.iter().position(|r| r.at >= at).unwrap() + usize::from(inclusive);
+                (format!("{{ lsn = \"{}\", inclusive = {inclusive} }}", firedrill::domain::Lsn(at)), before(stops))
+            }
+            _ => {
+                let index = pick(&mut random, &|r| r.point.is_some());
+                (format!("{{ name = \"{}\" }}", records[index].point.clone().unwrap()), before(index))
+            }
+        }
+    };
+    let mut states = std::collections::BTreeSet::new();
+    // a hundred in tests/run.sh, ten for each drill
+    let points: usize = std::env::var("FIREDRILL_PITR_TARGETS").map_or(30, |n| n.parse().unwrap());
+    for drill in 0..points / 10 {
+        let mut scenario = "objectives = { rpo = \"24h\", rto = \"10m\" }\n[sandbox]\nmemory = \"2GiB\"\nprocesses = 512\ntime = \"10m\"\n\
+                            scratch = { kind = \"tmpfs\", size = \"1500MiB\" }\n"
+            .to_owned();
+        let mut checks = String::new();
+        for number in 0..10 {
+            let (target, expected) = target();
+            let (count, sum) = (expected.len(), expected.iter().map(|n| n * n).sum::<i64>());
+            let name = format!("point-{drill}-{number}");
+            scenario += &format!(
+                "[[restore]]\nmethod = \"postgres\"\nname = \"{name}\"\nbase = \"base\"\nwal = \"wal\"\ntarget = {target}\ndatabase = \"postgres\"\n\
+                 settings = {{ shared_buffers = \"2MB\", max_connections = \"110\" }}\n"
+            );
+            checks += &format!(
+                "[[check]]\nkind = \"sql\"\nname = \"{name}\"\nservice = \"{name}\"\nquery = \"select count(*) || ' ' || coalesce(sum(n * n), 0) from work\"\nexpect = \"text: {count} {sum}\"\n"
+            );
+            states.insert(expected);
+        }
+        home.drill(&home.named_scenario("points", &(scenario + &checks))).ends("PASSED");
+    }
+    assert!(states.len() * 2 > points, "{points} points were of {} states", states.len());
 }

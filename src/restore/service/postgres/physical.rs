@@ -11,8 +11,6 @@ use crate::restore::tool::last_words;
 
 /// Of a label, a map or a version: more is none.
 const SMALL: u64 = 1 << 20;
-/// Where a tar is unpacked, beside it.
-const UNPACKED: &str = ".firedrill-unpacked";
 
 /// A recovered cluster.
 pub(super) struct Loaded {
@@ -116,6 +114,12 @@ async fn unpack(shop: &Shop<'_>, given: &Input) -> Result<(Input, &'static str),
         return unusable("a base backup is a directory: the data directory, or the one that base.tar is in");
     }
     if shop.open_below(given, "PG_VERSION").is_ok() {
+        let taken = "grep -qsxF -e \"data_directory = '$1'\" \"$2\"/*/etc/postgresql.conf";
+        let places = shop.home().rsplit_once('/').map_or(String::new(), |(places, _)| places.to_owned());
+        if shop.run(Job::new(["bash", "-c", taken, "bash", &given.inside, &places])).await?.success() {
+            let reason = "another service runs on this very directory: recover tars, or copies of it, to several points";
+            return Err(ServiceError::runner(reason, []));
+        }
         return Ok((given.clone(), "as it lies"));
     }
     let depth = given.path.depth() + 1;
@@ -137,7 +141,8 @@ async fn unpack(shop: &Shop<'_>, given: &Input) -> Result<(Input, &'static str),
     if tars.first().is_none_or(|(place, ..)| !place.is_empty()) {
         return unusable("it has no PG_VERSION, as a data directory has, and no base.tar");
     }
-    let base = below(given, UNPACKED)?;
+    // a place of this service's own: others may recover the same tars to other points
+    let base = below(given, &format!(".firedrill-{}", shop.name))?;
     for (place, unpacker, tar) in &tars {
         let into = format!("{}/{place}", base.inside);
         let unpack = match *unpacker {

@@ -211,7 +211,10 @@ pub(super) fn read<'a>(search: &'a Search<'a>, number: u64, open: &'a Open<'a>) 
     let begin = number * search.log.segment;
     let (log, timelines) = (search.log, search.timelines);
     let mut pages = Pages { log, timelines, open, reader: None, next: begin, page: Vec::new(), at: 0, used: 0 };
-    if let Err(broken) = walk(&mut pages, begin, search, &mut found) {
+    let walked = walk(&mut pages, begin, search, &mut found);
+    // a segment that was only opened for the end of a record is read by whoever reads it
+    let finished = |pages: &mut Pages<'_>| if pages.next <= begin + log.segment { pages.finish() } else { Ok(()) };
+    if let Err(broken) = walked.and_then(|()| finished(&mut pages)) {
         found.broken = Some((found.end.unwrap_or(begin.max(search.from)), broken));
     }
     found
@@ -284,6 +287,7 @@ impl Pages<'_> {
     fn turn(&mut self) -> Result<(), Broken> {
         let opens = self.next.is_multiple_of(self.log.segment);
         if opens {
+            self.finish()?;
             let opened = (self.open)(self.next / self.log.segment).map_err(|_| Broken::Unpacked)?;
             self.reader = Some(opened.ok_or(Broken::Unfinished)?);
         }
@@ -305,6 +309,18 @@ impl Pages<'_> {
         }
         self.used = if self.info() & LONG == 0 { SHORT_HEADER } else { LONG_HEADER };
         Ok(())
+    }
+
+    /// Reads the segment to its end: the server takes whole files alone, and what was packed shows only there that it is whole.
+    fn finish(&mut self) -> Result<(), Broken> {
+        let Some(mut reader) = self.reader.take() else { return Ok(()) };
+        let left = self.next.next_multiple_of(self.log.segment) - self.next;
+        match io::copy(&mut (&mut reader).take(left + 1), &mut io::sink()) {
+            Ok(read) if read == left => Ok(()),
+            Ok(read) if read < left => Err(Broken::Short),
+            Ok(_) => Err(Broken::Page),
+            Err(_) => Err(Broken::Unpacked),
+        }
     }
 
     fn info(&self) -> u16 {
