@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{AskError, Job, Rows, Service, ServiceError, Shop};
+use super::{AskError, Job, Rows, Service, ServiceError, Shop, how};
 use crate::domain::{Ask, DefinedStep, Engine, Place, ServiceFacts, ServiceProblem, Text};
 use crate::restore::tool::last_words;
 use crate::sandbox::{Ended, Exit, SandboxError};
@@ -252,12 +252,5 @@ impl Service for Defined {
         // for programs that print lines, nothing is what NULL is elsewhere
         let value = |value: &str| (!value.is_empty()).then(|| value.to_owned());
         Ok(Rows(text.lines().map(|line| line.split('\t').map(value).collect()).collect()))
-    }
-}
-
-fn how(exit: &Exit) -> String {
-    match exit.ended {
-        Ended::Status(status) => format!("ended with exit status {status}"),
-        Ended::Signal(signal) => format!("was ended by signal {signal}"),
     }
 }

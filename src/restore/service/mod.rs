@@ -21,7 +21,7 @@ pub use shop::{Input, Job, Remark, Shop};
 use crate::domain::{
     Cause, Fingerprint, IntegrityAnswer, IntegrityDepth, Sample, SchemaObject, ServiceFacts, ServiceKind, ServiceProblem, ServiceStep,
 };
-use crate::sandbox::SandboxError;
+use crate::sandbox::{Ended, Exit, SandboxError};
 
 /// Where services live, below the kit.
 pub const SERVICES: &str = "services";
@@ -166,5 +166,13 @@ impl AskError {
     /// A question that this kind of service does not know.
     pub fn unknown(of: &str) -> Self {
         AskError::BadQuestion { reason: format!("this kind of service has not {of} that can be asked for"), output: Vec::new() }
+    }
+}
+
+/// How a program ended, in words.
+fn how(exit: &Exit) -> String {
+    match exit.ended {
+        Ended::Status(status) => format!("ended with exit status {status}"),
+        Ended::Signal(signal) => format!("was ended by signal {signal}"),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{Input, Job, ServiceError, Shop};
-use super::server::{START, SYSTEM, Series, Server, choose, how, never_answered, quoted};
+use super::super::{Input, Job, ServiceError, Shop, how};
+use super::server::{START, SYSTEM, Series, Server, choose, never_answered, quoted};
 use super::words::{self, Meaning, Skew, ToldError};
 use crate::domain::{MariaDbStep, ServiceProblem, Severity};
 use crate::sandbox::Exit;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
-use super::super::{Input, Job, ServiceError, Shop};
+use super::super::{Input, Job, ServiceError, Shop, how};
 use super::dump::Loaded;
-use super::server::{Installed, Series, Server, choose, how};
+use super::server::{Installed, Series, Server, choose};
 use super::words;
 use crate::domain::{MariaDbStep, ServiceProblem, Severity};
 use crate::sandbox::Exit;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::{AskError, Job, Rows, ServiceError, Shop};
+use super::super::{AskError, Job, Rows, ServiceError, Shop, how};
 use super::words;
 use crate::domain::ServiceProblem;
 use crate::sandbox::{Ended, Exit};
@@ -395,14 +395,6 @@ pub(super) fn quoted(name: &str) -> String {
 /// A text as statements have it.
 pub(super) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// How a program ended, in words.
-pub(super) fn how(exit: &Exit) -> String {
-    match exit.ended {
-        Ended::Status(status) => format!("ended with exit status {status}"),
-        Ended::Signal(signal) => format!("was ended by signal {signal}"),
-    }
 }
 
 /// A started server that cannot be asked the simplest things.

@@ -2,8 +2,8 @@
 //!
 //! The module is installed into the throw-away database for the time of the check, and is no part of what was restored.
 
-use super::super::{AskError, Job, Shop};
-use super::cluster::{Cluster, how};
+use super::super::{AskError, Job, Shop, how};
+use super::cluster::Cluster;
 use crate::domain::{IntegrityAnswer, IntegrityDepth};
 use crate::sandbox::Ended;
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::{AskError, Job, Rows, ServiceError, Shop};
+use super::super::{AskError, Job, Rows, ServiceError, Shop, how};
 use super::words::{self, Extensions};
 use crate::domain::ServiceProblem;
-use crate::sandbox::{Ended, Exit};
+use crate::sandbox::Exit;
 
 /// The user that runs commands inside.
 const INSIDE_USER: &str = "drill";
@@ -399,14 +399,6 @@ pub(super) fn quoted_connection(database: &str) -> String {
 pub(super) fn controldata(output: &[u8]) -> BTreeMap<String, String> {
     let text = String::from_utf8_lossy(output);
     text.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
-}
-
-/// How a program ended, in words.
-pub(super) fn how(exit: &Exit) -> String {
-    match exit.ended {
-        Ended::Status(status) => format!("ended with exit status {status}"),
-        Ended::Signal(signal) => format!("was ended by signal {signal}"),
-    }
 }
 
 /// A started server that cannot be asked the simplest things.

@@ -1,7 +1,7 @@
 //! What `pg_dump` and `pg_dumpall` write, in all formats: plain, custom, directory, tar; with roles and tablespaces beside it.
 
-use super::super::{Input, Job, ServiceError, Shop};
-use super::cluster::{Cluster, choose, how, installed, quoted_connection};
+use super::super::{Input, Job, ServiceError, Shop, how};
+use super::cluster::{Cluster, choose, installed, quoted_connection};
 use super::words::{self, Extensions, LoggedError, Meaning};
 use crate::domain::{PostgresStep, ServiceProblem, Severity};
 use crate::sandbox::Exit;

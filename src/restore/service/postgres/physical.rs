@@ -3,8 +3,8 @@
 
 use std::io::Read;
 
-use super::super::{Input, Job, ServiceError, Shop};
-use super::cluster::{Cluster, choose, controldata, how, installed};
+use super::super::{Input, Job, ServiceError, Shop, how};
+use super::cluster::{Cluster, choose, controldata, installed};
 use super::recovery::{self, Control, Recovered};
 use crate::domain::{Lsn, PhysicalBackup, PostgresStep, RestorePath, ServiceProblem, Severity};
 use crate::restore::tool::last_words;
