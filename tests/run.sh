@@ -39,6 +39,8 @@ export FIREDRILL_TEST_CACHE="${FIREDRILL_TEST_CACHE:-${CARGO_TARGET_DIR:-$PWD/ta
 bash tests/servers/python-setup.sh
 # restore tools that the distribution does not have
 bash tests/servers/restore-tools-setup.sh
+# PostgreSQL of other versions than its own
+bash tests/servers/postgres-setup.sh
 # a client of S3 that most restore tools are built on
 bash tests/servers/python-setup.sh s3 boto3==1.42.0
 

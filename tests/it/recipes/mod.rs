@@ -20,6 +20,7 @@ mod mariadb;
 mod objects;
 mod pitr;
 mod postgres;
+mod postgres_versions;
 mod services;
 mod sqlite;
 

@@ -203,7 +203,7 @@ fn a_damaged_base_backup_fails_with_what_is_damaged() {
     let stranger = all.drill(&format!("{FROM_ARCHIVE}\nuser = \"admin\""), 110).ends("INCONCLUSIVE");
     stranger.blames_runner("service_could_not_run", &[("reason", "user = ")]);
     all.back_up_all("true");
-    let increments = all.drill(&format!("{FROM_ARCHIVE}\nincrementals = [\"wal\"]"), 110).ends("INCONCLUSIVE");
+    let increments = all.drill(&format!("{FROM_ARCHIVE}\nincrementals = [\"base\"]"), 110).ends("INCONCLUSIVE");
     increments.blames_runner("service_could_not_run", &[("reason", "pg_combinebackup")]);
     all.back_up_all("sed -i '1iINCREMENTAL FROM LSN: 0/2000028' base/backup_label; rm base/backup_manifest");
     problem(drill(), "files_missing", "changed since another backup");

@@ -219,16 +219,23 @@ async fn said(shop: &Shop<'_>, dump: &Looked, step: &PostgresStep) -> Result<Say
 fn unlisted(exit: &Exit, newest: u32, step: &PostgresStep) -> ServiceError {
     let output = crate::restore::tool::last_words(exit);
     let text = String::from_utf8_lossy(&exit.stderr).into_owned();
-    if text.contains("unsupported version") {
+    if text.contains(NEWER_FORMAT) {
         let of = step.version.unwrap_or(newest);
         if step.version.is_some() {
-            return ServiceError::backup(ServiceProblem::NewerClient, format!("pg_restore of version {of} cannot read its format"), output);
+            return format_too_new(of, output);
         }
         let reason =
             format!("the dump's format is newer than pg_restore of version {newest}, the newest installed here; install a newer one");
         return ServiceError::runner(reason, output);
     }
     ServiceError::backup(damage(&text), "pg_restore cannot list it", output)
+}
+
+/// What `pg_restore` says of an archive that a newer `pg_dump` made.
+const NEWER_FORMAT: &str = "unsupported version";
+
+fn format_too_new(version: u32, output: Vec<u8>) -> ServiceError {
+    ServiceError::backup(ServiceProblem::NewerClient, format!("pg_restore of version {version} cannot read its format"), output)
 }
 
 /// Whether what a client says of its input is about an early end or about damage.
@@ -320,6 +327,9 @@ impl Loading<'_> {
             return Err(ServiceError::runner(lacks, output()));
         }
         let stderr = String::from_utf8_lossy(&exit.stderr);
+        if client == "pg_restore" && stderr.contains(NEWER_FORMAT) {
+            return Err(format_too_new(self.cluster.major, output()));
+        }
         let input_broke = [
             "could not read from input file",
             "could not uncompress",

@@ -2,12 +2,14 @@
 //! recovered (`recovery.rs`) with WAL that was read before (`archive.rs`).
 
 use std::io::Read;
+use std::path::Path;
 
 use super::super::{Input, Job, ServiceError, Shop, how};
 use super::cluster::{Cluster, choose, controldata, installed};
 use super::recovery::{self, Control, Recovered};
 use crate::domain::{Lsn, PhysicalBackup, PostgresStep, RestorePath, ServiceProblem, Severity};
 use crate::restore::tool::last_words;
+use crate::sandbox::DATA_DIRECTORY;
 
 /// Of a label, a map or a version: more is none.
 const SMALL: u64 = 1 << 20;
@@ -33,31 +35,37 @@ pub(super) struct Label {
 }
 
 pub(super) async fn load(shop: &Shop<'_>, step: &PostgresStep, backup: &PhysicalBackup) -> Result<Loaded, ServiceError> {
-    let given = shop.input(&backup.base)?;
-    let (mut base, form) = unpack(shop, &given).await?;
-    let recorded = version_of(shop, &base)?;
-    if label(shop, &base)?.is_some_and(|label| label.incremental) {
+    let first = part(shop, 0, &backup.base).await?;
+    let recorded = version_of(shop, &first.data)?;
+    if label(shop, &first.data)?.is_some_and(|label| label.incremental) {
         let how = "its label says that it holds only what changed since another backup: `base` must be a whole one";
         return Err(ServiceError::backup(ServiceProblem::FilesMissing, how, []));
     }
-    if !backup.incrementals.is_empty() {
-        base = combine(shop, step, backup, &base, recorded).await?;
+    let (form, mut parts) = (first.form, vec![first]);
+    for (pattern, number) in backup.incrementals.iter().zip(1..) {
+        parts.push(part(shop, number, pattern).await?);
     }
     // by the servers's own program, or, where it is not installed, by the newest: rot is rot whoever would start
-    let programs = match choose(step.version, Some(recorded), shop.directories) {
+    let programs = match choose(None, Some(recorded), shop.directories) {
         Ok((_, programs)) => programs,
         Err(error) => installed(shop.directories).pop_last().ok_or(error)?.1,
     };
     let program = |name: &str| programs.join(name).display().to_string();
-    set_aside(shop, &base).await?;
-    let tablespaces = tablespaces(shop, &base, backup).await?;
-    let too_old = installed(shop.directories).keys().all(|installed| *installed < recorded);
-    verify(shop, &program("pg_verifybackup"), too_old, &given, &base).await?;
+    let newer = installed(shop.directories).keys().all(|installed| *installed < recorded).then_some(recorded);
+    for (part, number) in parts.iter_mut().zip(0..) {
+        set_aside(shop, number, &part.data).await?;
+        part.tablespaces = tablespaces(shop, number, &part.data, backup).await?;
+        verify(shop, &program("pg_verifybackup"), newer, part).await?;
+    }
     let (major, programs) = choose(step.version, Some(recorded), shop.directories)?;
     if major != recorded {
         let how = format!("its files are of version {recorded}, and a server of version {major} cannot run on them");
         return Err(ServiceError::backup(ServiceProblem::OtherVersion, how, []));
     }
+    let Part { data: base, tablespaces, .. } = match parts.as_slice() {
+        [_] => parts.remove(0),
+        _ => combine(shop, &programs, recorded, &parts).await?,
+    };
     map_tablespaces(shop, &base, &tablespaces).await?;
     let control = control(shop, &program("pg_controldata"), &base).await?;
     let label = label(shop, &base)?;
@@ -70,11 +78,30 @@ pub(super) async fn load(shop: &Shop<'_>, step: &PostgresStep, backup: &Physical
     let recovered = recovery::recover(shop, step, backup, &cluster, &base, &control, label.as_ref()).await?;
     let upon = match backup.incrementals.len() {
         0 => String::new(),
-        n => format!(", {n} increments"),
+        1 => ", with an increment".to_owned(),
+        n => format!(", with {n} increments"),
     };
     let until = recovered.as_ref().map_or(String::new(), |recovered| format!(", recovered to {}", recovered.target));
     let method = format!("data directory {form}{upon}{until}");
     Ok(Loaded { cluster, recorded: recorded.to_string(), method, recovered })
+}
+
+/// A backup, or an increment upon one.
+struct Part {
+    /// What was restored.
+    given: Input,
+    /// Its data directory.
+    data: Input,
+    /// How that came about.
+    form: &'static str,
+    /// Where each tablespace is, inside, by its OID.
+    tablespaces: Vec<(u32, String)>,
+}
+
+async fn part(shop: &Shop<'_>, number: usize, pattern: &str) -> Result<Part, ServiceError> {
+    let given = shop.input(pattern)?;
+    let (data, form) = unpack(shop, number, &given).await?;
+    Ok(Part { given, data, form, tablespaces: Vec::new() })
 }
 
 /// A shell script inside, with arguments.
@@ -108,7 +135,7 @@ pub(super) fn below(directory: &Input, name: &str) -> Result<Input, ServiceError
 }
 
 /// The data directory, as it lies there or out of its tars.
-async fn unpack(shop: &Shop<'_>, given: &Input) -> Result<(Input, &'static str), ServiceError> {
+async fn unpack(shop: &Shop<'_>, number: usize, given: &Input) -> Result<(Input, &'static str), ServiceError> {
     let unusable = |how: &str| Err(ServiceError::backup(ServiceProblem::InputUnusable, how, []));
     if !given.directory {
         return unusable("a base backup is a directory: the data directory, or the one that base.tar is in");
@@ -142,7 +169,7 @@ async fn unpack(shop: &Shop<'_>, given: &Input) -> Result<(Input, &'static str),
         return unusable("it has no PG_VERSION, as a data directory has, and no base.tar");
     }
     // a place of this service's own: others may recover the same tars to other points
-    let base = below(given, &format!(".firedrill-{}", shop.name))?;
+    let base = below(given, &format!(".firedrill-{}-{number}", shop.name))?;
     for (place, unpacker, tar) in &tars {
         let into = format!("{}/{place}", base.inside);
         let unpack = match *unpacker {
@@ -197,41 +224,49 @@ fn label(shop: &Shop<'_>, base: &Input) -> Result<Option<Label>, ServiceError> {
     Ok(Some(Label { start, timeline, standby, incremental: after("INCREMENTAL FROM LSN:").is_some() }))
 }
 
-/// Increments upon the base, by the server's own program.
-async fn combine(
-    shop: &Shop<'_>,
-    step: &PostgresStep,
-    backup: &PhysicalBackup,
-    base: &Input,
-    recorded: u32,
-) -> Result<Input, ServiceError> {
-    let increments: Vec<Input> = backup.incrementals.iter().map(|pattern| shop.input(pattern)).collect::<Result<_, _>>()?;
-    let (_, programs) = choose(step.version, Some(recorded), shop.directories)?;
+/// A backup and the increments upon it, oldest first, put together by the server's own program.
+async fn combine(shop: &Shop<'_>, programs: &Path, recorded: u32, parts: &[Part]) -> Result<Part, ServiceError> {
     let program = programs.join("pg_combinebackup");
     if !program.is_file() {
         let reason = format!("increments are put together by pg_combinebackup, which PostgreSQL has since version 17, not in {recorded}");
         return Err(ServiceError::runner(reason, []));
     }
+    let [base, .., last] = parts else { unreachable!("two at least") };
     // beside the base, where it is read as a part of nothing
-    let (parent, _) = base.path.split();
+    let (parent, _) = base.given.path.split();
     let parent = RestorePath::from_bytes(parent).map_err(|e| ServiceError::runner(e.to_string(), []))?;
-    let inside = base.inside.rsplit_once('/').map_or("/data", |(parent, _)| parent).to_owned();
-    let whole = below(&Input { path: parent, inside, directory: true, size: 0 }, ".firedrill-combined")?;
-    let argv = [program.display().to_string(), "--no-sync".to_owned(), format!("--output={}", whole.inside), base.inside.clone()];
-    let exit = shop.run(Job::new(argv).args(increments.iter().map(|i| i.inside.as_str())).env("LC_ALL", "C")).await?;
+    let inside = base.given.inside.rsplit_once('/').map_or(DATA_DIRECTORY, |(parent, _)| parent).to_owned();
+    let data = below(&Input { path: parent, inside, directory: true, size: 0 }, &format!(".firedrill-{}", shop.name))?;
+    let room = shop.room("combined")?;
+    // each part was held to its own manifest: one of the whole would say of any rot that it is right
+    let options = ["--no-sync".to_owned(), "--no-manifest".to_owned(), format!("--output={}", data.inside)];
+    let mut argv = vec![program.display().to_string()];
+    argv.extend(options);
+    let mut tablespaces = Vec::new();
+    for (oid, place) in &last.tablespaces {
+        let combined = format!("{room}/{oid}");
+        argv.push(format!("--tablespace-mapping={}={}", place.replace('=', "\\="), combined.replace('=', "\\=")));
+        tablespaces.push((*oid, combined));
+    }
+    let exit = shop.run(Job::new(argv).args(parts.iter().map(|part| part.data.inside.as_str())).env("LC_ALL", "C")).await?;
     if exit.success() {
-        return Ok(whole);
+        return Ok(Part { given: base.given.clone(), data, form: base.form, tablespaces });
     }
     if let Some(full) = shop.sandbox.scratch_is_full() {
         return Err(full.into());
     }
-    let how = format!("base and increments do not go together: pg_combinebackup {}", how(&exit));
-    Err(ServiceError::backup(ServiceProblem::InputUnusable, how, last_words(&exit)))
+    let said = String::from_utf8_lossy(&exit.stderr);
+    let (problem, why) = if said.contains("expected") && said.contains("starts") {
+        (ServiceProblem::LogHole, "an increment does not follow on the one before it")
+    } else {
+        (ServiceProblem::InputUnusable, "base and increments do not go together")
+    };
+    Err(ServiceError::backup(problem, format!("{why}: pg_combinebackup {}", how(&exit)), last_words(&exit)))
 }
 
 /// Takes out of the way what would let the backup say how the server runs, and what a running server leaves.
-async fn set_aside(shop: &Shop<'_>, base: &Input) -> Result<(), ServiceError> {
-    let aside = shop.room("aside")?;
+async fn set_aside(shop: &Shop<'_>, number: usize, base: &Input) -> Result<(), ServiceError> {
+    let aside = shop.room(&format!("aside-{number}"))?;
     let names = "for name in postgresql.auto.conf standby.signal recovery.signal recovery.conf postmaster.pid postmaster.opts; do
         if [ -e \"$1/$name\" ] || [ -L \"$1/$name\" ]; then mv -- \"$1/$name\" \"$2/\"; fi
     done
@@ -246,7 +281,9 @@ async fn set_aside(shop: &Shop<'_>, base: &Input) -> Result<(), ServiceError> {
 }
 
 /// Where each tablespace is, inside.
-async fn tablespaces(shop: &Shop<'_>, base: &Input, backup: &PhysicalBackup) -> Result<Vec<(u32, String)>, ServiceError> {
+///
+/// The scenario says it of the base; increments have theirs by their names.
+async fn tablespaces(shop: &Shop<'_>, number: usize, base: &Input, backup: &PhysicalBackup) -> Result<Vec<(u32, String)>, ServiceError> {
     // from a tar, the map names them; from a directory, links do
     let map = text(shop, base, "tablespace_map").unwrap_or_default();
     let list = "cd \"$1/pg_tblspc\"; for name in *; do if [ -L \"$name\" ]; then echo \"$name $(readlink -- \"$name\")\"; \
@@ -264,7 +301,7 @@ async fn tablespaces(shop: &Shop<'_>, base: &Input, backup: &PhysicalBackup) -> 
         }
         let here = below(base, &format!("pg_tblspc/{oid}"))?;
         let is_here = listed.lines().any(|line| line == oid.to_string());
-        let place = match backup.tablespaces.get(&oid) {
+        let place = match backup.tablespaces.get(&oid).filter(|_| number == 0) {
             Some(pattern) => shop.input(pattern)?.inside,
             None if is_here => here.inside,
             None => by_name(shop, base, &target)?.inside,
@@ -278,7 +315,7 @@ async fn tablespaces(shop: &Shop<'_>, base: &Input, backup: &PhysicalBackup) -> 
         if [ \"$link\" = \"$2\" ]; then ln -s -- \"$base.tablespace-$1\" \"$link\"; else ln -s -- \"$2\" \"$link\"; chmod -R u+rwX,go-rwx -- \"$2\"; fi
         shift 2
     done";
-    let room = shop.room("tablespaces")?;
+    let room = shop.room(&format!("tablespaces-{number}"))?;
     let places: Vec<String> = found.iter().flat_map(|(oid, place)| [oid.to_string(), place.clone()]).collect();
     let relink = relink.replace("$base.tablespace-", &format!("{room}/"));
     let args: Vec<&str> = std::iter::once(base.inside.as_str()).chain(places.iter().map(String::as_str)).collect();
@@ -317,9 +354,10 @@ async fn map_tablespaces(shop: &Shop<'_>, base: &Input, tablespaces: &[(u32, Str
     script(shop, "the tablespaces' map cannot be written", "cp -- \"$1\" \"$2\"", &[&map, &format!("{}/tablespace_map", base.inside)]).await
 }
 
-/// Every file against the manifest that the backup brings.
-async fn verify(shop: &Shop<'_>, program: &str, too_old: bool, given: &Input, base: &Input) -> Result<(), ServiceError> {
-    let manifest = [base, given].into_iter().find(|place| shop.open_below(place, "backup_manifest").is_ok());
+/// Every file against the manifest that the backup brings. `newer` is its version, where none that is installed is as new.
+async fn verify(shop: &Shop<'_>, program: &str, newer: Option<u32>, part: &Part) -> Result<(), ServiceError> {
+    let base = &part.data;
+    let manifest = [base, &part.given].into_iter().find(|place| shop.open_below(place, "backup_manifest").is_ok());
     let Some(manifest) = manifest else {
         let how = "it has no backup_manifest: that every file is there and unchanged cannot be told";
         shop.remark(Severity::Warn, ServiceProblem::Undescribed, how, []);
@@ -335,8 +373,11 @@ async fn verify(shop: &Shop<'_>, program: &str, too_old: bool, given: &Input, ba
     let said = String::from_utf8_lossy(&exit.stderr).into_owned();
     let count = |words: &[&str]| said.lines().filter(|line| words.iter().any(|word| line.contains(word))).count();
     let unread = count(&["unexpected manifest version", "unrecognized checksum algorithm"]);
-    if unread > 0 && too_old {
-        let reason = "the backup's manifest is newer than the pg_verifybackup that is installed here; install a newer PostgreSQL";
+    if unread > 0
+        && let Some(version) = newer
+    {
+        let reason =
+            format!("the backup's manifest is newer than the pg_verifybackup that is installed here; install PostgreSQL {version}");
         return Err(ServiceError::runner(reason, last_words(&exit)));
     }
     let missing = count(&["is present in the manifest but not on disk"]);
