@@ -4,12 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{App, AppError, private_directory};
+use super::{ATTACHED, App, AppError, private_directory};
 use crate::domain::{
     Disposal, DrillEvent, DrillEventKind, DrillId, Finding, FindingKind, Probe, SandboxFacts, Sanitization, Timestamp, recount,
 };
 use crate::drill::RecordError;
-use crate::evidence::{Journal, attachment, names};
+use crate::evidence::ledger::EntryKind;
+use crate::evidence::{EvidenceError, Journal, attachment};
 use crate::sandbox::{Reaped, SandboxError, when_lost};
 
 /// A drill that was cut short, closed.
@@ -56,13 +57,21 @@ pub async fn close_interrupted(app: &App) -> Result<Cleared, SandboxError> {
         match close(app, &journal, &cleared.reaped) {
             // one that never recorded its start has nothing to be said of it
             Ok(closed) => {
-                for file in [&journal, &lock, &attachment(&journal, names::CHAIN), &attachment(&journal, names::OBSERVED)] {
+                for file in ATTACHED.map(|name| attachment(&journal, name)).iter().chain([&journal, &lock]) {
                     let _ = fs::remove_file(file);
                 }
                 cleared.closed.extend(closed);
             }
             Err(error) => cleared.left.push((journal, error)),
         }
+    }
+    if !cleared.reaped.is_empty() {
+        let entries = cleared.reaped.iter().map(|reaped| {
+            let (gone, left) = (reaped.what.clone(), reaped.left.clone());
+            EntryKind::Reaped { drill: reaped.drill.clone(), gone, left }
+        });
+        let entered = app.book().and_then(|book| Ok(book.enter(entries.collect())?));
+        cleared.left.extend(entered.err().map(|error| (app.settings.ledger.0.clone(), error)));
     }
     Ok(cleared)
 }
@@ -76,7 +85,15 @@ fn free_lock(path: &Path) -> Option<fs::File> {
 fn close(app: &App, path: &Path, reaped: &[Reaped]) -> Result<Option<Closed>, AppError> {
     let (mut journal, read) = Journal::resume(path).map_err(RecordError::from)?;
     let mut events = read.events;
-    let Some(last) = events.last().cloned() else { return Ok(None) };
+    let book = app.book()?;
+    let Some(last) = events.last().cloned() else {
+        // it may have been entered, and then nothing more
+        let drill = DrillId(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+        if let (true, false) = book.ledger().drill(book.trust(), &drill)? {
+            book.enter(vec![EntryKind::Interrupted { drill }])?;
+        }
+        return Ok(None);
+    };
     if !read.finished {
         let record = |journal: &mut Journal, events: &mut Vec<DrillEvent>, kind: DrillEventKind| -> Result<(), AppError> {
             // monotonic time stood still when the runner died: its last instant is all that is known
@@ -105,8 +122,23 @@ fn close(app: &App, path: &Path, reaped: &[Reaped]) -> Result<Option<Closed>, Ap
             DrillEventKind::Finished { verdict: outcome.verdict, assessments: outcome.assessments, measurements: outcome.measurements };
         record(&mut journal, &mut events, finished)?;
     }
-    let sealed = app.seal(&events, &app.signer()?, None, path)?;
-    Ok(Some(Closed { drill: last.drill, directory: sealed.directory }))
+    // the runner may have been lost after it sealed and before it entered the end
+    let directory = match app.seal(&events, &app.signer()?, None, path) {
+        Ok(sealed) => sealed.directory,
+        Err(AppError::Seal { source: EvidenceError::Exists { path }, .. }) if read.finished => path,
+        Err(error) => return Err(error),
+    };
+    if let (true, false) = book.ledger().drill(book.trust(), &last.drill)? {
+        if events.iter().any(is_interruption) {
+            book.enter(vec![EntryKind::Interrupted { drill: last.drill.clone() }])?;
+        }
+        book.drill_ended(&last.drill, &directory)?;
+    }
+    Ok(Some(Closed { drill: last.drill, directory }))
+}
+
+fn is_interruption(event: &DrillEvent) -> bool {
+    matches!(&event.kind, DrillEventKind::Found { finding } if matches!(finding.kind, FindingKind::Interrupted { .. }))
 }
 
 /// What the lost sandbox was made of, where that was recorded.

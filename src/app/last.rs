@@ -34,12 +34,7 @@ impl App {
         }
         let unreadable = |e: io::Error| format!("the evidence of earlier drills cannot be read: {}", e.kind());
         let Some(directory) = self.find_passed(scenario).map_err(unreadable)? else { return Ok(None) };
-        let mut lines = signer.public().allowed_signers_line(&self.settings.signer.0, None);
-        if let Some((path, _)) = &self.settings.trust {
-            lines.push('\n');
-            lines.push_str(&fs::read_to_string(path).map_err(|e| format!("the trust file cannot be read: {}", e.kind()))?);
-        }
-        let trust = TrustFile::parse(&lines).map_err(|e| format!("the trust file cannot be used: {e}"))?;
+        let trust = self.trust_with(signer)?;
         let verified = verify(&[directory], &trust).pop().ok_or_else(|| "the evidence of the last drill that passed is gone".to_owned())?;
         let attestation = verified.map_err(|refused| {
             format!(
@@ -65,6 +60,16 @@ impl App {
             points: points.collect(),
             observations: attestation.observations().clone(),
         }))
+    }
+
+    /// Whom this runner believes: its own key, and those of the trust file.
+    pub(super) fn trust_with(&self, signer: &SignerKey) -> Result<TrustFile, String> {
+        let mut lines = signer.public().allowed_signers_line(&self.settings.signer.0, None);
+        if let Some((path, _)) = &self.settings.trust {
+            lines.push('\n');
+            lines.push_str(&fs::read_to_string(path).map_err(|e| format!("the trust file cannot be read: {}", e.kind()))?);
+        }
+        TrustFile::parse(&lines).map_err(|e| format!("the trust file cannot be used: {e}"))
     }
 
     /// The directory of the newest evidence that says that it passed, or that the scenario accepts.

@@ -3,6 +3,7 @@
 mod baseline;
 mod canary;
 mod closing;
+mod entering;
 mod keys;
 mod last;
 mod rights;
@@ -21,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 pub use baseline::{BaselineOrder, write_whole};
 pub use canary::{CanaryError, Plant};
 pub use closing::{Cleared, Closed, close_interrupted};
+pub use entering::Book;
 pub use keys::FileKeyring;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Overrides, Settings, load_settings};
 use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Timestamp, Trigger};
 use crate::drill::{self, Listener, Looked, Order, RecordError, Recorder, Services, Stop, Vaults};
+use crate::evidence::ledger::LedgerError;
 use crate::evidence::{
     Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, attachment,
     check_writable, names, seal_evidence,
@@ -81,6 +84,12 @@ pub enum AppError {
         /// Why.
         source: EvidenceError,
     },
+    /// The trust file, which says whose ledger counts, cannot be used.
+    #[error("{0}")]
+    Trust(String),
+    /// What the drill promises, or what came of it, could not be entered.
+    #[error("the ledger cannot be used")]
+    Ledger(#[from] LedgerError),
     /// The annex could not be encrypted.
     #[error("the annex could not be encrypted: {0}")]
     Annex(String),
@@ -147,6 +156,11 @@ impl App {
         let drill = DrillId(uuid::Uuid::now_v7().to_string());
         let desk = Desk::open(&self.journals(), &drill)?;
         let journal = Journal::create(&desk.journal).map_err(RecordError::from)?;
+        let plan = plan_of(scenario, &request);
+        // entered before anything happens: from here on the drill cannot vanish
+        let book = self.book()?;
+        let entered = book.drill_starts(&drill, plan.clone())?;
+        journal.attach(names::ENTERED, entered.as_bytes()).map_err(RecordError::from)?;
         let known_names = Mutex::new(Annex::new(drill.clone()));
         let names = |name: &Pseudonym, raw: &[u8]| known_names.lock().unwrap_or_else(PoisonError::into_inner).note(name, raw);
         let wiring = (self.vaults(), FileKeyring::new(self.environment.clone()));
@@ -157,11 +171,12 @@ impl App {
         for part in scenario.parts() {
             rights.push(self.known_rights(&part.source).await);
         }
-        let order = Order { plan: plan_of(scenario, &request), runner: self.runner_facts(), selectors: request.selectors, rights };
-        let recorder = Recorder::new(drill, journal, &*self.clock, listeners);
+        let order = Order { plan, runner: self.runner_facts(), selectors: request.selectors, rights };
+        let recorder = Recorder::new(drill.clone(), journal, &*self.clock, listeners);
         let events = drill::run(scenario, order, &services, recorder).await?;
         let annex = known_names.into_inner().unwrap_or_else(PoisonError::into_inner);
         let sealed = self.seal(&events, &signer, Some(&annex), &desk.journal)?;
+        book.drill_ended(&drill, &sealed.directory)?;
         desk.clear();
         Ok(sealed)
     }
@@ -221,15 +236,14 @@ impl App {
         let issuer = signer.issuer();
         let report = Report::from_events(events, issuer.clone()).map_err(failed)?;
         let mut extra = vec![(names::REPORT_HTML.to_owned(), crate::report::html(&report))];
-        if let Some(chain) = report.backup.chain.summary.as_ref().and_then(|summary| summary.file.as_ref()) {
-            let path = attachment(journal, &chain.name);
+        let chain = report.backup.chain.summary.as_ref().and_then(|summary| summary.file.as_ref()).map(|file| file.name.as_str());
+        let observed = report.checks.iter().any(|check| check.seen.is_some()).then_some(names::OBSERVED);
+        // a drill of a version that knew no ledger was never entered
+        let entered = attachment(journal, names::ENTERED).exists().then_some(names::ENTERED);
+        for name in [chain, observed, entered].into_iter().flatten() {
+            let path = attachment(journal, name);
             let bytes = fs::read(&path).map_err(|source| failed(EvidenceError::Read { path: path.clone(), source }))?;
-            extra.push((chain.name.clone(), bytes));
-        }
-        if report.checks.iter().any(|check| check.seen.is_some()) {
-            let path = attachment(journal, names::OBSERVED);
-            let bytes = fs::read(&path).map_err(|source| failed(EvidenceError::Read { path: path.clone(), source }))?;
-            extra.push((names::OBSERVED.to_owned(), bytes));
+            extra.push((name.to_owned(), bytes));
         }
         if let Some(annex) = annex
             && !self.settings.annex_recipients.is_empty()
@@ -326,6 +340,9 @@ impl LoadedSigner {
     }
 }
 
+/// What may lie beside a drill's journal.
+const ATTACHED: [&str; 3] = [names::CHAIN, names::OBSERVED, names::ENTERED];
+
 /// A drill in progress, as the next start will find it if this one does not end well.
 struct Desk {
     journal: PathBuf,
@@ -346,7 +363,7 @@ impl Desk {
 
     /// The evidence is sealed: nothing is left to close.
     fn clear(self) {
-        for name in [names::CHAIN, names::OBSERVED] {
+        for name in ATTACHED {
             let _ = fs::remove_file(attachment(&self.journal, name));
         }
         for path in [&self.journal, &self.lock] {
@@ -439,6 +456,7 @@ impl App {
         let pair = |(path, origin): &(PathBuf, crate::config::Origin)| format!("{} ({origin})", path.display());
         BTreeMap::from([
             ("evidence store", pair(&settings.store)),
+            ("ledger", pair(&settings.ledger)),
             ("scenarios", pair(&settings.scenarios)),
             ("state", pair(&settings.state)),
             ("pseudonym key", pair(&settings.pseudonym_key)),

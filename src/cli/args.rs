@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
-use crate::domain::{LockMode, Moment, Period, Timestamp};
+use crate::domain::{LockMode, Moment, Period, ScenarioName, Timestamp};
 
 /// Proves that backups restore: drills in throwaway sandboxes, measured RPO and RTO, signed evidence.
 #[derive(Debug, Parser)]
@@ -72,6 +72,9 @@ pub enum Command {
     Canary(CanaryArgs),
     /// Check evidence offline
     Verify(VerifyArgs),
+    /// The log of every drill, from which none can vanish: verify it, show it, prove or carry away what it says
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Destroy what a crash left, and close the drills it cut short
     Reap,
     /// Print a completion script for a shell
@@ -311,9 +314,62 @@ pub struct VerifyArgs {
     /// Keys that no longer count: OpenSSH public keys or SHA256: fingerprints, one a line
     #[arg(long, value_name = "FILE")]
     pub revoked: Option<PathBuf>,
+    /// A checkpoint of the ledger that was kept elsewhere: what is here must go on from it. May be given more than once
+    #[arg(long = "anchor", value_name = "FILE")]
+    pub anchors: Vec<PathBuf>,
     /// Evidence folders, or folders of them
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
+}
+
+/// `firedrill ledger`
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Check the log offline: signed, whole, and going on from what was kept elsewhere. `firedrill verify` on a whole evidence
+    /// store holds the evidence to it as well
+    Verify(LedgerVerifyArgs),
+    /// Print its entries, oldest first
+    Show(LedgerShowArgs),
+    /// Print its last checkpoint: keep it elsewhere, and give it to `--anchor` later
+    Checkpoint,
+    /// Print the proof that one entry is in it, good without the log (C2SP tlog-proof)
+    Prove(LedgerProveArgs),
+}
+
+/// `firedrill ledger verify`
+#[derive(Debug, Args)]
+pub struct LedgerVerifyArgs {
+    /// Trust file (OpenSSH allowed_signers) [default: the configured one]
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Keys that no longer count: OpenSSH public keys or SHA256: fingerprints, one a line
+    #[arg(long, value_name = "FILE")]
+    pub revoked: Option<PathBuf>,
+    /// A checkpoint that was kept elsewhere. May be given more than once
+    #[arg(long = "anchor", value_name = "FILE")]
+    pub anchors: Vec<PathBuf>,
+    /// The ledger's directory [default: the configured one]
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
+/// `firedrill ledger show`
+#[derive(Debug, Args)]
+pub struct LedgerShowArgs {
+    /// Only what is about this scenario, or drills of it
+    #[arg(long, value_name = "NAME")]
+    pub scenario: Option<ScenarioName>,
+    /// From this entry on, counted from 0
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    pub from: u64,
+}
+
+/// `firedrill ledger prove`
+#[derive(Debug, Args)]
+pub struct LedgerProveArgs {
+    /// Which entry, counted from 0
+    #[arg(value_name = "INDEX")]
+    pub index: u64,
 }
 
 /// `firedrill completions`

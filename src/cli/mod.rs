@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod init;
+mod ledger;
 mod manual;
 mod output;
 mod plan;
@@ -83,6 +84,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Baseline(args) => baseline::run(cli, &app, args),
             Command::Canary(args) => canary::run(cli, &app, args),
             Command::Verify(args) => verify::run(cli, &app, args),
+            Command::Ledger(command) => ledger::run(cli, &app, command),
             Command::Reap => reap::run(cli, &app).await,
             Command::Completions(_) | Command::Man(_) | Command::Schema(_) | Command::Samples(_) => Ok(Exit::Passed),
         }

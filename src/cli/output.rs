@@ -27,6 +27,12 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<Exit, Failure> {
     line(&text)
 }
 
+/// One value of many, on a line of its own.
+pub(super) fn json_line(value: &impl serde::Serialize) -> Result<Exit, Failure> {
+    let text = serde_json::to_string(value).map_err(|e| Failure::new(Exit::Inconclusive, e))?;
+    line(&text)
+}
+
 /// Says something beside the result.
 pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -71,10 +71,14 @@ pub(super) async fn drill(
     outcome.map_err(not_recorded)
 }
 
-fn not_recorded(error: AppError) -> Failure {
+pub(super) fn not_recorded(error: AppError) -> Failure {
     let advice = match &error {
         AppError::Store { .. } => "give the evidence store a directory that this user can write: --evidence DIR, or [evidence] store",
         AppError::SigningKey(_) => "check [evidence] signing_key; `firedrill init` makes a key",
+        AppError::Trust(_) => "check [evidence] trust in firedrill.toml",
+        AppError::Ledger(_) => {
+            "look at it with `firedrill ledger verify`; where it was touched, keep it as it is, move it aside and let a new one begin"
+        }
         AppError::State { .. } => "give the runner a directory that this user can write: --state DIR, or [state] directory",
         AppError::Record(_) => "make room in the state directory; what the drill restored is destroyed",
         AppError::Seal { .. } => "make room in the evidence store, then run `firedrill reap`: it seals what is kept",

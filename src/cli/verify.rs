@@ -13,7 +13,13 @@ pub(super) fn run(cli: &Cli, app: &App, args: &VerifyArgs) -> Result<Exit, Failu
             "--trust FILE, an OpenSSH allowed_signers file that you got from somebody you trust; or [evidence] trust in firedrill.toml",
         )
     })?;
-    let args = auditor::VerifyArgs { trust, revoked: args.revoked.clone(), json: cli.json, paths: args.paths.clone() };
+    let args = auditor::VerifyArgs {
+        trust,
+        revoked: args.revoked.clone(),
+        anchors: args.anchors.clone(),
+        json: cli.json,
+        paths: args.paths.clone(),
+    };
     let mut answer = Vec::new();
     let outcome = auditor::run(&args, &mut answer, &mut std::io::stderr()).map_err(|e| Failure::new(Exit::Failed, e))?;
     output::write(&answer)?;

@@ -17,6 +17,9 @@ pub struct SettingsFile {
     /// Where evidence goes and who signs it.
     #[serde(default)]
     pub evidence: EvidenceTable,
+    /// The log from which no drill can vanish.
+    #[serde(default)]
+    pub ledger: LedgerTable,
     /// Where scenarios are.
     #[serde(default)]
     pub scenarios: ScenariosTable,
@@ -42,6 +45,16 @@ pub struct EvidenceTable {
     /// age recipients of the annex that resolves pseudonyms; without any there is no annex.
     #[serde(default)]
     pub annex_recipients: Vec<String>,
+}
+
+/// The log from which no drill can vanish.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerTable {
+    /// Its directory, relative to this file; "ledger" in the evidence store by default.
+    pub directory: Option<String>,
+    /// Its name in all its checkpoints, as "clinic.example/firedrill"; made up when the log begins, by default.
+    pub origin: Option<String>,
 }
 
 /// Where scenarios are.
@@ -99,6 +112,10 @@ pub struct Settings {
     pub pseudonym_key: (PathBuf, Origin),
     /// age recipients of the annex.
     pub annex_recipients: Vec<String>,
+    /// Directory of the ledger.
+    pub ledger: (PathBuf, Origin),
+    /// The ledger's name; without one it is made up.
+    pub ledger_origin: Option<String>,
     /// Directory of scenarios.
     pub scenarios: (PathBuf, Origin),
     /// Directory of state.
@@ -152,8 +169,14 @@ pub fn load_settings(overrides: &Overrides, environment: &Environment, working_d
         (None, Some(text)) => Some((path(text), origin())),
         (None, None) => None,
     };
+    let ledger = match &table.ledger.directory {
+        Some(text) => (path(text), origin()),
+        None => (store.0.join("ledger"), Origin::Default),
+    };
     Ok(Settings {
         store,
+        ledger,
+        ledger_origin: table.ledger.origin.clone(),
         signing_key,
         signer: match &evidence.signer {
             Some(name) => (name.clone(), origin()),

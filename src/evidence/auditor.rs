@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::ledger::{self, Anchor, VerifiedLedger};
 use super::{Attestation, KeyCustody, Refused, TrustError, TrustFile, verify};
 use crate::domain::{Met, Verdict};
 
@@ -17,6 +18,9 @@ pub struct VerifyArgs {
     /// Keys that no longer count: OpenSSH public keys or SHA256: fingerprints, one a line
     #[arg(long, value_name = "FILE")]
     pub revoked: Option<PathBuf>,
+    /// A checkpoint of the ledger that you kept: what is here must go on from it. May be given more than once
+    #[arg(long = "anchor", value_name = "FILE")]
+    pub anchors: Vec<PathBuf>,
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
@@ -53,9 +57,24 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
             return Ok(Outcome::Usage);
         }
     };
+    let mut anchors = Vec::new();
+    for path in &args.anchors {
+        match std::fs::read(path) {
+            Ok(bytes) => anchors.push(Anchor { name: plain(&path.to_string_lossy()), bytes }),
+            Err(error) => {
+                writeln!(
+                    err,
+                    "error: cannot read the anchor {}\n  because: {error}\n  nothing was verified",
+                    plain(&path.to_string_lossy())
+                )?;
+                return Ok(Outcome::Usage);
+            }
+        }
+    }
     let results = verify(&args.paths, &trust);
+    let ledgers = ledger::verify_ledgers(&args.paths, &trust, &anchors, &results);
     if args.json {
-        let values: Vec<serde_json::Value> = results.iter().map(to_json).collect();
+        let values: Vec<serde_json::Value> = results.iter().map(to_json).chain(ledgers.iter().map(ledger_json)).collect();
         serde_json::to_writer_pretty(&mut *out, &values)?;
         writeln!(out)?;
     } else {
@@ -65,10 +84,18 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
                 Err(refused) => write_refused(out, refused)?,
             }
         }
+        for ledger in &ledgers {
+            write_ledger(out, ledger)?;
+        }
+        if ledgers.is_empty() && !results.is_empty() {
+            writeln!(out, "no ledger is here: whether other drills were left out cannot be told\n")?;
+        }
         write_sum(out, &results)?;
     }
     out.flush()?;
-    Ok(if !results.is_empty() && results.iter().all(Result::is_ok) { Outcome::Trusted } else { Outcome::Refused })
+    let something = !results.is_empty() || !ledgers.is_empty();
+    let trusted = results.iter().all(Result::is_ok) && ledgers.iter().all(VerifiedLedger::is_trusted);
+    Ok(if something && trusted { Outcome::Trusted } else { Outcome::Refused })
 }
 
 fn load(args: &VerifyArgs) -> Result<TrustFile, TrustError> {
@@ -128,6 +155,44 @@ fn write_trusted(out: &mut dyn Write, attestation: &Attestation) -> io::Result<(
 fn write_refused(out: &mut dyn Write, refused: &Refused) -> io::Result<()> {
     writeln!(out, "REFUSED  {}", plain(&refused.path.to_string_lossy()))?;
     writeln!(out, "  why         {}\n", plain(&refused.why.to_string()))
+}
+
+fn write_ledger(out: &mut dyn Write, verified: &VerifiedLedger) -> io::Result<()> {
+    let said = if verified.is_trusted() { "TRUSTED" } else { "REFUSED" };
+    writeln!(out, "{said}  the ledger")?;
+    if let Ok(ledger) = &verified.examined {
+        let failed = ledger.drills.values().filter(|d| matches!(d.finished, Some((_, _, Verdict::Failed, _)))).count();
+        writeln!(out, "  entries     {}, of {} drills ({failed} failed)", ledger.checkpoint.size, ledger.drills.len())?;
+        if let Some((first, last)) = ledger.span {
+            writeln!(out, "  from        {} to {}", first.to_human(), last.to_human())?;
+        }
+        writeln!(out, "  origin      {}", plain(&ledger.checkpoint.origin))?;
+        writeln!(out, "  signed by   {}, {}", plain(&ledger.principals), ledger.checkpoint.signer.fingerprint())?;
+        writeln!(out, "  goes on     from {} checkpoints kept elsewhere, those in reports among them", ledger.anchors)?;
+        for remark in &ledger.remarks {
+            writeln!(out, "  remark      {}", plain(&remark.to_string()))?;
+        }
+    }
+    for problem in verified.problems() {
+        writeln!(out, "  why         {}", plain(&problem.to_string()))?;
+    }
+    writeln!(out, "  in          {}\n", plain(&verified.directory.to_string_lossy()))
+}
+
+fn ledger_json(verified: &VerifiedLedger) -> serde_json::Value {
+    let ledger = verified.examined.as_ref().ok();
+    json!({
+        "trusted": verified.is_trusted(),
+        "ledger": verified.directory,
+        "origin": ledger.map(|l| &l.checkpoint.origin),
+        "entries": ledger.map(|l| l.checkpoint.size),
+        "root": ledger.map(|l| l.checkpoint.root()),
+        "drills": ledger.map(|l| l.drills.len()),
+        "anchors": ledger.map(|l| l.anchors),
+        "signed_by": ledger.map(|l| json!({ "principals": l.principals, "key": l.checkpoint.signer.fingerprint() })),
+        "remarks": ledger.map(|l| l.remarks.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "why": verified.problems().map(ToString::to_string).collect::<Vec<_>>(),
+    })
 }
 
 fn write_sum(out: &mut dyn Write, results: &[Result<Attestation, Refused>]) -> io::Result<()> {

@@ -16,6 +16,7 @@ mod dsse;
 mod error;
 mod journal;
 mod key;
+pub mod ledger;
 mod limits;
 mod report;
 mod seal;
@@ -48,7 +49,7 @@ pub use statement::{
 pub use store::check_writable;
 pub use sums::Sums;
 pub use trust::{Distrust, TrustError, TrustFile, TrustedKey};
-pub use verify::{Attestation, Refusal, Refused, verify};
+pub use verify::{Attestation, Refusal, Refused, ledgers_below, verify};
 
 /// Names of the files of one drill's evidence.
 pub mod names {
@@ -72,6 +73,8 @@ pub mod names {
     pub const CHAIN: &str = "chain.jsonl.zst";
     /// What checks observed of databases, for later drills to compare with.
     pub const OBSERVED: &str = "observed.json";
+    /// Proof that the drill was entered in the ledger before it started. C2SP `tlog-proof`.
+    pub const ENTERED: &str = "entered.tlog-proof";
     /// Encrypted details that may be patients' data.
     pub const ANNEX: &str = "annex.age";
 }

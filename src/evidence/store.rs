@@ -27,6 +27,7 @@ pub(super) fn write_whole(parent: &Path, name: &str, files: &[(String, Vec<u8>)]
         return Err(EvidenceError::Exists { path: target });
     }
     let aside = parent.join(format!(".{name}.{}", std::process::id()));
+    remove_asides(parent, name)?;
     let made = write_aside(&aside, files).and_then(|()| fs::rename(&aside, &target).map_err(EvidenceError::write(&target)));
     if let Err(error) = made {
         // what stays behind is hidden and never taken for evidence; the first error is the one to tell
@@ -38,6 +39,18 @@ pub(super) fn write_whole(parent: &Path, name: &str, files: &[(String, Vec<u8>)]
         sync_dir(above)?;
     }
     Ok(target)
+}
+
+/// Removes what a runner that was killed while it wrote the same directory has left.
+fn remove_asides(parent: &Path, name: &str) -> Result<(), EvidenceError> {
+    for entry in fs::read_dir(parent).map_err(EvidenceError::read(parent))? {
+        let path = entry.map_err(EvidenceError::read(parent))?.path();
+        let left = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&format!(".{name}.")));
+        if left {
+            fs::remove_dir_all(&path).map_err(EvidenceError::write(&path))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_aside(aside: &Path, files: &[(String, Vec<u8>)]) -> Result<(), EvidenceError> {
@@ -64,7 +77,10 @@ mod tests {
     fn a_directory_is_whole_or_absent() {
         let dir = tempfile::tempdir().unwrap();
         let files = vec![("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())];
+        let killed = dir.path().join("2026/.id.4711");
+        fs::create_dir_all(&killed).unwrap();
         let made = write_whole(&dir.path().join("2026"), "id", &files).unwrap();
+        assert!(!killed.exists(), "what a killed runner left is gone");
         assert_eq!(fs::read(made.join("b")).unwrap(), b"2");
         assert!(matches!(write_whole(&dir.path().join("2026"), "id", &files), Err(EvidenceError::Exists { .. })));
         let twice = vec![("a".to_owned(), vec![]), ("a".to_owned(), vec![])];

@@ -9,12 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::key::PublicKey;
+use super::ledger::{self, Checkpoint, EntryKind, LedgerRefusal, Proof};
 use super::report::{REPORT_SCHEMA, Report};
 use super::statement::{CONCLUSIVE, Digests, PREDICATE_TYPE, STATEMENT_TYPE, Statement, Subject, chain_subjects, result, whole_chain};
 use super::sums::{Sums, sha256};
 use super::trust::{Distrust, TrustFile};
 use super::{EvidenceError, dsse, journal, names, sshsig};
-use crate::domain::{Blake3, CheckReport, DrillEvent, Observations, Verdict};
+use crate::domain::{Blake3, CheckReport, DrillEvent, Observations, Sha256, Verdict};
 
 /// No file of evidence is nearly as large; a larger one is refused before it is read.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -31,6 +32,8 @@ pub struct Attestation {
     principals: String,
     files: usize,
     observations: Observations,
+    sums: Sha256,
+    entered: Option<Checkpoint>,
 }
 
 impl Attestation {
@@ -61,6 +64,14 @@ impl Attestation {
     /// What its checks observed of databases.
     pub fn observations(&self) -> &Observations {
         &self.observations
+    }
+    /// SHA-256 of its `SHA256SUMS`: what the ledger knows it by.
+    pub fn sums(&self) -> &Sha256 {
+        &self.sums
+    }
+    /// The ledger's checkpoint that covers the drill's start; none in evidence of older versions.
+    pub fn entered(&self) -> Option<&Checkpoint> {
+        self.entered.as_ref()
     }
     /// How many files were checked.
     pub fn files(&self) -> usize {
@@ -129,6 +140,9 @@ pub enum Refusal {
         /// Its namespace.
         found: String,
     },
+    /// Its place in the ledger is not proven.
+    #[error("entered.tlog-proof: {0}")]
+    Ledger(#[from] LedgerRefusal),
     /// The key does not count.
     #[error(transparent)]
     Distrusted(#[from] Distrust),
@@ -157,28 +171,45 @@ pub enum Refusal {
 pub fn verify(paths: &[PathBuf], trust: &TrustFile) -> Vec<Result<Attestation, Refused>> {
     let mut results = Vec::new();
     for path in paths {
-        let mut found = Vec::new();
+        let mut found = Found::default();
         if let Err(why) = find(path, 0, &mut found) {
             results.push(Err(Refused { path: path.clone(), why }));
         }
-        for directory in found {
+        for directory in found.reports {
             results.push(verify_one(&directory, trust).map_err(|why| Refused { path: directory, why }));
         }
     }
     results
 }
 
+/// Directories of ledgers at or below `paths`. What cannot be read is for [`verify`] to tell.
+pub fn ledgers_below(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut found = Found::default();
+    for path in paths {
+        let _ = find(path, 0, &mut found);
+    }
+    found.ledgers.sort();
+    found.ledgers.dedup();
+    found.ledgers
+}
+
+#[derive(Default)]
+struct Found {
+    reports: Vec<PathBuf>,
+    ledgers: Vec<PathBuf>,
+}
+
 /// Directories of reports at or below `path`. A directory without directories claims to be a report, however little is
 /// left of it: what an attacker emptied must not be passed over.
-fn find(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Refusal> {
+fn find(path: &Path, depth: usize, found: &mut Found) -> Result<(), Refusal> {
     let unreadable = |e: std::io::Error| Refusal::Unreadable { file: shown(path), reason: e.to_string() };
     if depth == 0 && fs::metadata(path).map_err(unreadable)?.is_file() {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        found.push(parent.to_owned());
+        found.reports.push(parent.to_owned());
         return Ok(());
     }
     let mut directories = Vec::new();
-    let mut ours = false;
+    let (mut ours, mut ledger) = (false, false);
     let mut files = 0;
     for entry in fs::read_dir(path).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -191,11 +222,16 @@ fn find(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Refus
             }
         } else {
             files += 1;
+            ledger |= [ledger::names::ENTRIES, ledger::names::CHECKPOINT].contains(&name.as_ref());
             ours |= [names::ATTESTATION, names::REPORT, names::EVENTS, names::SUMS, names::SUMS_SIGNATURE].contains(&name.as_ref());
         }
     }
+    if ledger && !ours {
+        found.ledgers.push(path.to_owned());
+        return Ok(());
+    }
     if ours || (directories.is_empty() && (files > 0 || depth > 0)) {
-        found.push(path.to_owned());
+        found.reports.push(path.to_owned());
         return Ok(());
     }
     if directories.is_empty() || depth >= DEEPEST {
@@ -226,9 +262,10 @@ fn verify_one(directory: &Path, trust: &TrustFile) -> Result<Attestation, Refusa
     check_report(&report, &events, &files, &key)?;
     let observations = check_observations(&report, &files)?;
     check_statement(&statement, &report, &files)?;
+    let entered = check_entered(&files, &report, trust)?;
     let principals = trust.judge(&key, report.finished_at)?.principals.clone();
-    let (directory, files) = (directory.to_owned(), files.len());
-    Ok(Attestation { directory, report, events, statement, signer: key, principals, files, observations })
+    let (directory, files, sums) = (directory.to_owned(), files.len(), sha256(sums_bytes));
+    Ok(Attestation { directory, report, events, statement, signer: key, principals, files, observations, sums, entered })
 }
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -317,6 +354,16 @@ fn check_report(report: &Report, events: &[DrillEvent], files: &Files, key: &Pub
         return Err(Refusal::Contradiction { what: names::CHECKS.to_owned() });
     }
     Ok(())
+}
+
+/// The proof that comes with a report is about this drill, and about what it promised.
+fn check_entered(files: &Files, report: &Report, trust: &TrustFile) -> Result<Option<Checkpoint>, Refusal> {
+    let Some(bytes) = files.get(names::ENTERED) else { return Ok(None) };
+    let proof = Proof::open(bytes, trust)?;
+    match proof.entry.entry {
+        EntryKind::DrillStarted { drill, plan } if drill == report.report_id && *plan == report.plan => Ok(Some(proof.checkpoint)),
+        _ => Err(Refusal::Contradiction { what: "what was entered before it started".to_owned() }),
+    }
 }
 
 /// What the checks say that they observed is what the file has, of each of them, and of no other.

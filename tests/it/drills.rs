@@ -329,6 +329,7 @@ impl Home {
     pub fn look_at(&self, evidence: &Path) -> Value {
         let trust = TrustFile::load(&self.path("evidence/allowed_signers")).unwrap();
         let attestation: Attestation = verify(&[evidence.to_owned()], &trust).remove(0).expect("evidence that verifies");
+        assert!(attestation.entered().is_some(), "it was entered before it started");
         let mut files = 0;
         for file in fs::read_dir(evidence).unwrap() {
             let path = file.unwrap().path();
@@ -342,7 +343,8 @@ impl Home {
 
     /// All evidence directories, oldest first: their names begin with the time.
     pub fn evidence(&self) -> Vec<PathBuf> {
-        let years = fs::read_dir(self.path("evidence")).into_iter().flatten().map(|e| e.unwrap().path()).filter(|p| p.is_dir());
+        let below = fs::read_dir(self.path("evidence")).into_iter().flatten().map(|e| e.unwrap().path());
+        let years = below.filter(|path| path.is_dir() && !path.ends_with("ledger"));
         let mut drills: Vec<PathBuf> = years.flat_map(|year| fs::read_dir(year).unwrap().map(|e| e.unwrap().path())).collect();
         drills.sort();
         drills

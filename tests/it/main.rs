@@ -14,6 +14,7 @@ mod faults;
 mod floors;
 mod gateway;
 mod kills;
+mod ledger;
 mod lies;
 mod limits;
 mod others;
