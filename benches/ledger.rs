@@ -7,8 +7,8 @@
 
 use std::time::Instant;
 
-use firedrill::domain::{Sha256, Timestamp};
-use firedrill::evidence::ledger::{EntryKind, Ledger, Proof, examine};
+use firedrill::domain::Timestamp;
+use firedrill::evidence::ledger::{EntryKind, Ledger, MissedReason, Proof, examine};
 use firedrill::evidence::{Signer as _, SignerKey, TrustFile};
 
 fn main() {
@@ -18,10 +18,10 @@ fn main() {
     let key = SignerKey::generate().unwrap();
     let trust = TrustFile::parse(&key.public().allowed_signers_line("bench", None)).unwrap();
     let ledger = Ledger::new(&path, "clinic.example/firedrill", "bench on a host").unwrap();
-    let kind = |n: u64| EntryKind::ScenarioSeen {
+    let kind = |n: u64| EntryKind::Missed {
         scenario: format!("scenario-{n}").parse().unwrap(),
-        sha256: Sha256([u8::try_from(n % 251).unwrap(); 32]),
-        schedule: Some("0 3 1 1,4,7,10 * America/Chicago, jitter 10m, window Mon-Fri 20:00-06:00".to_owned()),
+        due: Timestamp::from_unix(1_790_000_000 + n.cast_signed()),
+        reason: MissedReason::Superseded,
     };
     ledger.append(Timestamp::from_unix(1_790_000_000), &key, &trust, (1..entries).map(kind).collect()).unwrap();
     let bytes = std::fs::metadata(path.join("entries.jsonl")).unwrap().len();

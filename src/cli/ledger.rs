@@ -7,7 +7,7 @@ use super::output;
 use super::run::not_recorded;
 use super::{Exit, Failure};
 use crate::app::{App, Book};
-use crate::domain::{DrillId, ScenarioName, Trigger};
+use crate::domain::{DrillId, ScenarioName};
 use crate::evidence::ledger::{Entry, EntryKind};
 
 pub(super) fn run(cli: &Cli, app: &App, command: &LedgerCommand) -> Result<Exit, Failure> {
@@ -86,11 +86,7 @@ fn words(entry: &Entry) -> String {
     match &entry.entry {
         EntryKind::Opened { origin } => format!("the log {origin} begins"),
         EntryKind::DrillStarted { drill, plan } => {
-            let why = match &plan.trigger {
-                Trigger::OnDemand { reason: Some(reason) } => format!("on demand: {reason}"),
-                Trigger::OnDemand { reason: None } => "on demand".to_owned(),
-                Trigger::Scheduled { due } => format!("due {}", due.to_human()),
-            };
+            let why = plan.trigger.words();
             format!("drill {drill} of {} starts, {why} ({})", plan.scenario, entry.by)
         }
         EntryKind::DrillFinished { drill, verdict, .. } => format!("drill {drill} ended {verdict}"),
@@ -98,7 +94,7 @@ fn words(entry: &Entry) -> String {
         EntryKind::Reaped { drill, gone, left } if left.is_empty() => format!("what drill {drill} left was destroyed: {}", gone.join(", ")),
         EntryKind::Reaped { drill, left, .. } => format!("what drill {drill} left RESISTS: {}", left.join(", ")),
         EntryKind::ScenarioSeen { scenario, sha256, schedule } => {
-            let schedule = schedule.as_ref().map_or("no schedule".to_owned(), |schedule| format!("scheduled {schedule}"));
+            let schedule = schedule.as_ref().map_or("no schedule".to_owned(), |s| format!("due {} {}", s.cron, s.time_zone.0));
             format!("scenario {scenario} is {sha256}, {schedule}")
         }
         EntryKind::ScenarioGone { scenario } => format!("scenario {scenario} is gone"),

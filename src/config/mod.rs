@@ -10,6 +10,7 @@ mod mistakes;
 mod records;
 mod scenario;
 mod scenario_file;
+mod schedule;
 mod schema;
 mod service;
 mod settings;

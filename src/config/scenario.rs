@@ -17,9 +17,8 @@ use super::schema;
 use crate::domain::{
     Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, DatabaseRef, EgressPolicy, FreshnessSource, LockMode,
     LockRequirement, Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, RightsPolicy, Scenario,
-    ScenarioName, Schedule, ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
+    ScenarioName, ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
-use crate::schedule::Crontab;
 
 /// Reads a scenario file.
 ///
@@ -178,11 +177,7 @@ impl Reader<'_> {
             declared: self.maybe("objectives.declared", file.objectives.declared.as_ref()),
             skew: self.maybe("objectives.skew", file.objectives.skew.as_ref()),
         };
-        let schedule = file.schedule.as_ref().and_then(|table| {
-            let cron: Option<Crontab> = self.parse("schedule.cron", &table.cron);
-            let time_zone = self.zone("schedule.time_zone", &table.time_zone);
-            Some(Schedule { cron: cron?.to_string(), time_zone: time_zone? })
-        });
+        let schedule = file.schedule.as_ref().and_then(|table| self.schedule(table));
         let (source, unlock, components) = self.sources(&file);
         let limits = self.limits(&file);
         let restore = self.restore(&file);

@@ -24,7 +24,7 @@ pub struct ScenarioFile {
     #[serde(default)]
     pub objectives: ObjectivesTable,
     /// When drills are due.
-    pub schedule: Option<ScheduleTable>,
+    pub schedule: Option<super::schedule::ScheduleTable>,
     /// Where the backups are; left out where the system has components, each with a source of its own.
     pub source: Option<SourceTable>,
     /// What opens them.
@@ -98,21 +98,6 @@ pub struct ComponentTable {
     /// How it is restored, step by step, without services; by default `method = "archive"`.
     #[serde(default)]
     pub restore: Vec<RestoreTable>,
-}
-
-/// When drills are due.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleTable {
-    /// Five fields as in crontab, as "0 3 1 1,4,7,10 *", or "@quarterly".
-    pub cron: String,
-    /// IANA time zone, as "America/Chicago".
-    #[serde(default = "utc")]
-    pub time_zone: String,
-}
-
-fn utc() -> String {
-    "UTC".to_owned()
 }
 
 /// Where the backups are.

@@ -198,7 +198,27 @@ pub enum Trigger {
     Scheduled {
         /// The instant at which it was due.
         due: Timestamp,
+        /// How often it was tried before and came to no result.
+        #[serde(default, skip_serializing_if = "is_first")]
+        attempt: u32,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_first(attempt: &u32) -> bool {
+    *attempt == 0
+}
+
+impl Trigger {
+    /// In words.
+    pub fn words(&self) -> String {
+        match self {
+            Trigger::OnDemand { reason: Some(reason) } => format!("on demand: {reason}"),
+            Trigger::OnDemand { reason: None } => "on demand".to_owned(),
+            Trigger::Scheduled { due, attempt: 0 } => format!("scheduled for {}", due.to_human()),
+            Trigger::Scheduled { due, attempt } => format!("scheduled for {}, tried again ({attempt})", due.to_human()),
+        }
+    }
 }
 
 /// All that is fixed before a drill starts.

@@ -24,6 +24,7 @@ mod records;
 mod recount;
 mod rights;
 mod scenario;
+mod schedule;
 mod service;
 mod size;
 mod spelling;
@@ -64,8 +65,9 @@ pub use recount::{Recount, recount};
 pub use rights::{May, RIGHTS_AGE, Right, RightsFacts, RightsPolicy, judge_rights};
 pub use scenario::{
     Addressing, Component, Criticality, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName,
-    ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
+    ScenarioNameError, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
+pub use schedule::{MissedPolicy, Retry, Schedule, Window, WindowError};
 pub use service::{
     Engine, PhysicalBackup, PostgresBackup, PostgresStep, RecoveryFacts, RecoveryTarget, ServiceFacts, ServiceKind, ServiceProblem,
     ServiceStep, SqliteMadeBy, SqliteStep,

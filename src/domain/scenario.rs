@@ -8,8 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ByteSize, CheckSpec, Cpus, EgressPolicy, LockMode, Objectives, Period, Regression, Requirement, RightsPolicy, Selection, ServiceStep,
-    ToolStep,
+    ByteSize, CheckSpec, Cpus, EgressPolicy, LockMode, Objectives, Period, Regression, Requirement, RightsPolicy, Schedule, Selection,
+    ServiceStep, ToolStep,
 };
 
 /// A scenario's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, beginning with a letter or digit. It names files and directories.
@@ -92,15 +92,6 @@ pub struct PlanRef {
 /// An IANA time zone name that exists, as `America/Chicago`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeZone(pub String);
-
-/// When drills are due: five fields, as crontab(5) means them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Schedule {
-    /// The five fields, valid.
-    pub cron: String,
-    /// In which zone.
-    pub time_zone: TimeZone,
-}
 
 /// Where backups are.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{DrillId, Plan, ScenarioName, Sha256, Timestamp, Verdict};
+use crate::domain::{DrillId, Plan, ScenarioName, Schedule, Sha256, Timestamp, Verdict};
 
 /// An entry of the ledger. No patients' data: what a report may say in clear, an entry may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,9 +63,9 @@ pub enum EntryKind {
         scenario: ScenarioName,
         /// SHA-256 of its file.
         sha256: Sha256,
-        /// Its schedule, as `cron zone`; none where drills happen on demand alone.
+        /// Its schedule; none where drills happen on demand alone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        schedule: Option<String>,
+        schedule: Option<Box<Schedule>>,
     },
     /// A scenario's file is gone: nothing is due of it any more.
     ScenarioGone {
@@ -137,16 +137,12 @@ pub enum EntryKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissedReason {
-    /// The runner was not running, and the scenario does not want drills to be made up for.
+    /// The runner was not running, and the scenario does not want drills late.
     RunnerDown,
-    /// It could not start in its time, and the scenario does not want it late.
+    /// It could not start for longer than the scenario lets it be late.
     TooLate,
-    /// A later drill of the scenario was due as well when the runner came back, and stands for it.
+    /// The next one was due before it could start, and stands for it.
     Superseded,
-    /// A drill of the same scenario was running when it was due, and beyond its window.
-    StillRunning,
-    /// The scenario's file could not be read.
-    Broken,
 }
 
 impl MissedReason {
@@ -155,9 +151,7 @@ impl MissedReason {
         match self {
             MissedReason::RunnerDown => "the runner was not running",
             MissedReason::TooLate => "it could not start in time",
-            MissedReason::Superseded => "the runner was not running, and a later drill stands for it",
-            MissedReason::StillRunning => "the drill before it was still running",
-            MissedReason::Broken => "the scenario's file could not be read",
+            MissedReason::Superseded => "the next one was due before it could start",
         }
     }
 }

@@ -8,9 +8,7 @@ use backup::backup;
 
 use super::phrases::{answer, counted, grouped, objective_name, outcome, restored};
 use super::picture::{Gauge, Segment, class, gauge, recovery_ends, segments};
-use crate::domain::{
-    Assessment, ByteSize, CheckOutcome, CheckReport, Egress, EgressPolicy, Finding, Held, Met, Severity, Trigger, Verdict,
-};
+use crate::domain::{Assessment, ByteSize, CheckOutcome, CheckReport, Egress, EgressPolicy, Finding, Held, Met, Severity, Verdict};
 use crate::evidence::{ControlOutcome, KeyCustody, ProfileRows, Report, names};
 
 /// Object versions listed on the page; all of them are in the chain's file.
@@ -357,11 +355,7 @@ fn egress(egress: &Egress) -> Vec<Row> {
 
 fn runner(report: &Report) -> Vec<Row> {
     let runner = &report.runner;
-    let why = match &report.plan.trigger {
-        Trigger::OnDemand { reason: Some(reason) } => format!("on demand: {reason}"),
-        Trigger::OnDemand { reason: None } => "on demand".to_owned(),
-        Trigger::Scheduled { due } => format!("scheduled for {}", due.to_human()),
-    };
+    let why = report.plan.trigger.words();
     let drift = report.clock.wall_minus_monotonic;
     let clocks = if drift.unsigned_abs() <= 1 {
         "wall and monotonic agree".to_owned()
