@@ -37,6 +37,7 @@ const LIES: &[(u32, &str, &[&str])] = &[
             "a_dump_that_does_not_come_back_fails_with_its_reason",
             "a_mariadb_dump_that_broke_off_after_its_last_row_fails",
             "a_schema_is_held_to_the_last_drill_that_passed",
+            "dumps_of_postgresql_with_their_roles",
         ],
     ),
     (6, "tables restored alone: rows right, indexes and constraints missing", &["a_schema_is_held_to_the_last_drill_that_passed"]),
@@ -58,12 +59,20 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         10,
         "a hole in the WAL: recovery to latest ends there in silence",
-        &["a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence"],
+        &["a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence", "a_base_a_night_and_wal_as_it_is_written"],
     ),
     (11, "rot in a WAL segment past the point that was restored", &["rot_in_the_wal_fails_before_the_point_and_warns_past_it"]),
-    (12, "roles or extensions absent from the dump, so objects land without owners", &["a_schema_is_held_to_the_last_drill_that_passed"]),
+    (
+        12,
+        "roles or extensions absent from the dump, so objects land without owners",
+        &["a_schema_is_held_to_the_last_drill_that_passed", "dumps_of_postgresql_with_their_roles"],
+    ),
     (13, "a dump of a newer client that the recorded server version refuses", &["a_dump_that_does_not_come_back_fails_with_its_reason"]),
-    (14, "a backup made by an archiver that died weeks ago", &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content"]),
+    (
+        14,
+        "a backup made by an archiver that died weeks ago",
+        &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content", "a_base_a_night_and_wal_as_it_is_written"],
+    ),
     (15, "one member of a multi-part set is missing or from another run", &["a_part_that_is_missing_or_from_another_run_fails"]),
     (
         16,

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use super::databases::Server;
+use super::{Vault, fails};
 use crate::drills::{Drilled, Home, PATIENT, holds, zstd_bytes};
+use crate::scenarios::at_home;
+use crate::servers::Locking;
 
 /// Dumps of one server, sealed one after the other.
 pub(super) struct Dumps {
@@ -158,4 +161,48 @@ fn a_source_that_stopped_being_backed_up_fails_on_rpo_from_content() {
     assert_eq!(drilled.report["checks"].as_array().unwrap().iter().filter(|c| c["outcome"] == "passed").count(), 3, "{drilled:?}");
     let report = std::fs::read(drilled.evidence.join("report.json")).unwrap();
     assert!(!holds(&report, PATIENT.as_bytes()));
+}
+
+#[test]
+fn dumps_of_postgresql_with_their_roles() {
+    let home = Home::new();
+    let vault = Vault::new(&home, Locking::On);
+    let server = Server::postgres();
+    let sql = |sql: &str| drop(server.shell(&[("SQL", sql.to_owned())], "psql -q -v ON_ERROR_STOP=1 ehr -c \"$SQL\""));
+    server.shell(&[], "createdb -T postgres ehr; psql -q ehr -c 'create role app' -c 'alter table patient owner to app'");
+    let key = format!("ehr-sql/ehr-{}.tar.zst.age", home.hours_ago(2).0.strftime("%Y-%m-%dT%H%M"));
+    let back_up = |script: &str| {
+        server.shell(&[], &format!("rm -rf out out.tar; mkdir out; {script}; tar -cf out.tar -C out ."));
+        home.shell(&format!("cp {} out.tar", server.path("out.tar").display()));
+        vault.shell(&format!("zstd -qc out.tar | age -r $RECIPIENT | rclone rcat -q s3:$BUCKET/{key}"));
+    };
+    let globals = "pg_dumpall --globals-only > out/globals.sql";
+    let whole = format!("pg_dump -Fc ehr > out/ehr.dump; {globals}");
+    back_up(&whole);
+    let scenario = at_home(&home, "postgres-dump", &vault.place("ehr-sql"));
+    vault.passes(&scenario);
+    // the next drill has one to be compared with
+    let second = vault.passes(&scenario);
+    assert_eq!((&second.report["measurements"]["data_age"]["source"], &second.report["assertions"]), (&"content".into(), &3.into()));
+    let problem = |script: &str, problem: &str| {
+        back_up(script);
+        vault.run(&scenario).ends("FAILED").blames_backup("service_failed", &[("problem", problem)]);
+    };
+    // LIES 12: the roles are beside it, but for the one that owns the table; LIES 5: every row, and nothing after them
+    problem(&format!("{whole}; sed -i '/ROLE app/ d' out/globals.sql"), "roles_missing");
+    problem(&format!("{globals}; pg_dump ehr > all.sql; sed '/^\\\\\\.$/q' all.sql > out/ehr.dump"), "input_truncated");
+    problem(&format!("{globals}; pg_dump -Fc ehr | head -c -300 > out/ehr.dump"), "input_truncated");
+    // LIES 3: nothing is in it
+    problem(&format!("{globals}; pg_dump -Fc --schema-only ehr > out/ehr.dump"), "empty");
+    // as whole as can be told from itself: what it was before tells
+    back_up(&format!("{globals}; pg_dump -Fc --section=pre-data --section=data ehr > out/ehr.dump"));
+    let bare = vault.run(&scenario).ends("FAILED");
+    assert_eq!(bare.because("schema_differs")["missing"], serde_json::json!({ "constraint": 1, "index": 2 }));
+    sql("delete from patient where id > 150");
+    back_up(&whole);
+    fails(&vault.run(&scenario), "patients are there");
+    // LIES 14: made anew every night, of a database in which nothing happens any more
+    sql("insert into patient select i, 'x', now() from generate_series(151, 200) i; update patient set seen = now() - interval '30 hours'");
+    back_up(&whole);
+    vault.run(&scenario).ends("FAILED").blames_backup("objective_missed", &[("objective", "rpo")]);
 }
