@@ -16,6 +16,7 @@ mod checks;
 mod components;
 pub(crate) mod databases;
 mod files;
+mod hosts;
 mod mariadb;
 mod objects;
 mod pitr;

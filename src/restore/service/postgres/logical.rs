@@ -291,7 +291,8 @@ impl Loading<'_> {
             format!("--jobs={jobs}"),
             dump.inside.clone(),
         ];
-        let exit = self.shop.run(Job::new(argv).env("LC_ALL", "C").output(1 << 20)).await?;
+        let job = Job::new(argv).env("LC_ALL", "C").env("PGOPTIONS", self.cluster.session()).output(1 << 20);
+        let exit = self.shop.run(job).await?;
         let failed = u64::from(!exit.success());
         self.judge(&exit, before, failed, "pg_restore")
     }

@@ -6,6 +6,8 @@ use crate::domain::ServiceProblem;
 
 /// Begins each line of the server's log: the SQLSTATE, and what no message begins with.
 pub(super) const LOG_PREFIX: &str = "%e|";
+/// The SQLSTATE of a disk without room.
+pub(super) const DISK_FULL: &str = "53100";
 
 /// One error in the server's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +85,7 @@ pub(super) fn condition(state: &str) -> String {
         "42P01" => "undefined_table",
         "42P06" => "duplicate_schema",
         "42P07" => "duplicate_table",
-        "53100" => "disk_full",
+        DISK_FULL => "disk_full",
         "53200" => "out_of_memory",
         "57P03" => "cannot_connect_now",
         "58P01" => "undefined_file",
@@ -170,7 +172,7 @@ pub(super) fn meaning(error: &LoggedError, user: &str, newer_client: bool, exten
     match error.state.as_str() {
         "42710" if *text == format!("role \"{user}\" already exists") => Meaning::Nothing,
         "42P06" if text == "schema \"public\" already exists" => Meaning::Nothing,
-        "53100" => Meaning::Full,
+        DISK_FULL => Meaning::Full,
         "0A000" | "58P01"
             if text.starts_with("extension ") || text.contains("extension control file") || text.contains("could not access file") =>
         {
