@@ -59,7 +59,11 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         10,
         "a hole in the WAL: recovery to latest ends there in silence",
-        &["a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence", "a_base_a_night_and_wal_as_it_is_written"],
+        &[
+            "a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence",
+            "a_base_a_night_and_wal_as_it_is_written",
+            "recovery_follows_the_timeline_of_a_failover",
+        ],
     ),
     (11, "rot in a WAL segment past the point that was restored", &["rot_in_the_wal_fails_before_the_point_and_warns_past_it"]),
     (

@@ -23,6 +23,7 @@ mod pitr;
 mod postgres;
 mod services;
 mod sqlite;
+mod timelines;
 
 /// A bucket, and tools at home that write to it.
 struct Vault<'a> {

@@ -9,14 +9,14 @@ use crate::scenarios::at_home;
 use crate::servers::Locking;
 
 /// A server whose WAL is archived in `wal`, and one base backup of it with work before and after.
-struct Recovered {
-    home: Home,
-    server: Server,
+pub(super) struct Recovered {
+    pub(super) home: Home,
+    pub(super) server: Server,
 }
 
 impl Recovered {
     /// `n` counts what was committed: 1 to 100 before the base backup, 101 to 110 after it, each in a segment of its own.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let recovered = Self { home: Home::new(), server: Server::postgres() };
         recovered.server.shell(
             &[],
@@ -44,13 +44,13 @@ impl Recovered {
     }
 
     /// Base, its tablespace and the archive, after some harm.
-    fn back_up_all(&self, harm: &str) {
+    pub(super) fn back_up_all(&self, harm: &str) {
         self.back_up(&format!(
             "cp -a base base-ts wal out/; cd out; segment() {{ ls wal | grep '^0.......................$' | sed -n $1p; }}; {harm}; cd .."
         ));
     }
 
-    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+    pub(super) fn scenario(&self, step: &str, checks: &str) -> PathBuf {
         self.home.named_scenario(
             "ehr",
             &format!(
@@ -60,7 +60,7 @@ impl Recovered {
         )
     }
 
-    fn drill(&self, step: &str, newest: u32) -> Drilled {
+    pub(super) fn drill(&self, step: &str, newest: u32) -> Drilled {
         let checks = format!(
             "[[check]]\nkind = \"sql\"\nname = \"the newest\"\nquery = \"select max(n) from work\"\nexpect = \"= {newest}\"\n\
              [[check]]\nkind = \"sql\"\nname = \"all of them\"\nquery = \"select count(*) from work\"\nexpect = \"= {newest}\""
@@ -75,10 +75,10 @@ impl Recovered {
     }
 }
 
-const FROM_ARCHIVE: &str = "base = \"base\"\nwal = \"wal\"\ndatabase = \"postgres\"";
+pub(super) const FROM_ARCHIVE: &str = "base = \"base\"\nwal = \"wal\"\ndatabase = \"postgres\"";
 
 #[track_caller]
-fn problem(drilled: Drilled, problem: &str, how: &str) {
+pub(super) fn problem(drilled: Drilled, problem: &str, how: &str) {
     drilled.ends("FAILED").blames_backup("service_failed", &[("problem", problem), ("how", how)]);
 }
 

@@ -1,0 +1,134 @@
+//! Recoveries of a real PostgreSQL that leave the timeline, the tablespaces or the machine that their base backup was taken on.
+
+use super::pitr::{FROM_ARCHIVE, Recovered, problem};
+
+/// A server that failed over after its base backup: `n` up to 110 is on the first timeline, up to 115 on the second.
+fn failed_over() -> Recovered {
+    let all = Recovered::new();
+    all.server.shell(
+        &[],
+        r#"pg_ctl -D data -m fast -w stop >/dev/null
+        echo "restore_command = 'cp $PWD/wal/%f %p'" >> data/postgresql.auto.conf; touch data/recovery.signal
+        pg_ctl -D data -l log -w start >/dev/null
+        until [ "$(psql -qAt postgres -c 'select pg_is_in_recovery()')" = f ]; do sleep 0.1; done
+        for i in $(seq 111 115); do
+            psql -q postgres -c "insert into work values ($i, clock_timestamp())" -c "select pg_create_restore_point('after $i')" >/dev/null
+            last=$(psql -qAt postgres -c "select pg_walfile_name(pg_switch_wal())")
+        done
+        for _ in $(seq 100); do [ -e wal/$last ] && break; sleep 0.1; done; [ -e wal/00000002.history ]"#,
+    );
+    all
+}
+
+#[test]
+fn recovery_follows_the_timeline_of_a_failover() {
+    let all = failed_over();
+    all.back_up_all("true");
+    let latest = all.drill(FROM_ARCHIVE, 115).ends("PASSED");
+    let recovery = &latest.report["services"][0]["recovery"];
+    assert_eq!((recovery["timeline"].as_u64(), &recovery["reached"]), (Some(3), &recovery["whole_until"]), "{recovery:#}");
+    assert!(latest.findings().iter().all(|f| f["severity"] != "warn"), "{:#?}", latest.findings());
+    let to = |point: &str| format!("{FROM_ARCHIVE}\ntarget = {{ name = \"{point}\" }}");
+    all.drill(&to("after 104"), 104).ends("PASSED");
+    all.drill(&to("after 113"), 113).ends("PASSED");
+    // a segment of the new timeline, or of the old one before it was left, is not there
+    all.back_up_all("rm wal/$(ls wal | grep ^00000002 | grep -v history | sed -n 3p)");
+    problem(all.drill(FROM_ARCHIVE, 115), "log_hole", "recovery would end there, and say nothing");
+    all.back_up_all("rm wal/$(ls wal | grep '^00000001' | sed -n 9p)");
+    problem(all.drill(FROM_ARCHIVE, 115), "log_hole", "is missing");
+    // without the history a server knows of no other timeline: it recovers to the end of the old one, and says nothing of the new
+    for harm in ["rm wal/00000002.history", ": > wal/00000002.history"] {
+        all.back_up_all(harm);
+        problem(all.drill(FROM_ARCHIVE, 110), "log_hole", "WAL of timeline 2 is there, and 00000002.history");
+        let before = all.drill(&to("after 104"), 104).ends("PASSED");
+        assert_eq!(before.warns("service_failed")["problem"], "log_hole");
+    }
+    // a timeline that somebody tried out, from before the base backup, is no way on from it
+    all.back_up_all("rm wal/00000002*; printf '1\\t0/1000060\\tno recovery target specified\\n' > wal/00000002.history; cp wal/$(segment 5) wal/000000020000000000000001");
+    all.drill(FROM_ARCHIVE, 110).ends("PASSED");
+}
+
+#[test]
+fn what_recovery_wants_of_the_host_and_does_not_get_is_no_fault_of_the_backup() {
+    let all = Recovered::new();
+    all.server.shell(
+        &[],
+        r#"mkdir later
+        psql -q postgres -c "create tablespace later location '$PWD/later'" -c "create table late tablespace later as select 1"
+        psql -q postgres -c "select pg_create_restore_point('with it')" >/dev/null
+        last=$(psql -qAt postgres -c "select pg_walfile_name(pg_switch_wal())"); for _ in $(seq 100); do [ -e wal/$last ] && break; sleep 0.1; done"#,
+    );
+    all.back_up_all("true");
+    // a tablespace that was made after the base backup: its place is on no disk here
+    let later = all.drill(FROM_ARCHIVE, 110).ends("INCONCLUSIVE");
+    later.blames_runner("service_could_not_run", &[("reason", "a tablespace was made after the base backup")]);
+    all.drill(&format!("{FROM_ARCHIVE}\ntarget = {{ name = \"after 110\" }}"), 110).ends("PASSED");
+    // scratch that the backup fits into, and the recovered cluster does not
+    all.server.shell(
+        &[],
+        r#"psql -q postgres -c "create table scan as select i, md5(i::text) from generate_series(1, 1500000) i"
+        last=$(psql -qAt postgres -c "select pg_walfile_name(pg_switch_wal())"); for _ in $(seq 300); do [ -e wal/$last ] && break; sleep 0.1; done
+        rm -rf base base-ts; psql -q postgres -c 'drop table late' -c 'drop tablespace later'
+        pg_basebackup -D base -X none -c fast --tablespace-mapping=$PWD/ts=$PWD/base-ts --no-sync 2>/dev/null
+        psql -q postgres -c "create table more as select * from scan"
+        last=$(psql -qAt postgres -c "select pg_walfile_name(pg_switch_wal())"); for _ in $(seq 300); do [ -e wal/$last ] && break; sleep 0.1; done
+        start=$(sed -n 's/^START WAL LOCATION:.*(file \([0-9A-F]*\)).*/\1/p' base/backup_label)
+        for name in $(ls wal); do if [[ $name < $start ]]; then rm wal/$name; fi; done"#,
+    );
+    all.back_up_all("true");
+    let step = FROM_ARCHIVE.replace("wal = \"wal\"", "wal = \"wal\"\nsettings = { max_wal_size = \"2GB\" }");
+    all.drill(&step, 110).ends("PASSED");
+    let bytes: u64 = all.server.shell(&[], "du -sb out | cut -f 1").trim().parse().unwrap();
+    let small = all.scenario(&step, "[[check]]\nkind = \"sql\"\nname = \"x\"\ntables = { work = \"= 110\" }");
+    let text = std::fs::read_to_string(&small).unwrap();
+    assert!(text.contains("900MiB"));
+    std::fs::write(&small, text.replace("900MiB", &format!("{}MiB", (bytes >> 20) + 60))).unwrap();
+    let full = all.home.drill(&small).ends("INCONCLUSIVE");
+    let told = |f: &serde_json::Value| {
+        f["limit"] == "scratch" || f["reason"].as_str().is_some_and(|reason| reason.starts_with("scratch ran full"))
+    };
+    assert!(full.findings().iter().any(told), "{:#?}", full.findings());
+}
+
+/// CRC-32C, as `pg_control` ends with it.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes
+        .iter()
+        .fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 }))
+}
+
+#[test]
+fn a_data_directory_of_another_machine_or_version_is_told_as_that() {
+    let all = Recovered::new();
+    let bare = "rm base/backup_manifest";
+    let whole = std::fs::read(all.server.path("base/global/pg_control")).unwrap();
+    // the length of what the checksum is of, by the checksum itself
+    let end = (200..400).find(|end| whole[*end..end + 4] == crc32c(&whole[..*end]).to_le_bytes()).unwrap();
+    let other = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        let sum = crc32c(&bytes[..end]).to_le_bytes();
+        bytes[end..end + 4].copy_from_slice(&sum);
+        std::fs::write(all.server.path("other"), bytes).unwrap();
+        all.back_up_all(&format!("{bare}; cat ../other > base/global/pg_control"));
+        all.drill(FROM_ARCHIVE, 110)
+    };
+    // numbers as a big-endian machine writes them
+    problem(other(&|bytes| bytes[8..12].reverse()), "other_architecture", "orders bytes as another machine does");
+    // a server that was built with other sizes: of the fields, the one that is 8 bytes and aligned so on every machine here
+    let field = |value: u32| {
+        let at = (0..end).step_by(4).rev().find(|at| whole[*at..at + 4] == value.to_le_bytes());
+        at.unwrap_or_else(|| panic!("no field of {value}"))
+    };
+    // names of 64 bytes, chunks of TOAST of 1996 and large objects of 2048
+    for (value, otherwise) in [(64_u32, 128_u32), (1996, 2000), (2048, 4096)] {
+        let at = field(value);
+        problem(other(&|bytes| bytes[at..at + 4].copy_from_slice(&otherwise.to_le_bytes())), "other_architecture", "");
+    }
+    // of a version that this host has no server for, and of one that no server of any version is
+    all.back_up_all(&format!("{bare}; echo 99 > base/PG_VERSION"));
+    all.drill(FROM_ARCHIVE, 110).ends("INCONCLUSIVE").blames_runner("service_could_not_run", &[("reason", "wants a PostgreSQL 99 server")]);
+    problem(all.drill(&format!("{FROM_ARCHIVE}\nversion = 15"), 110), "other_version", "of version 99");
+    all.back_up_all(&format!("{bare}; echo fifteen > base/PG_VERSION"));
+    problem(all.drill(FROM_ARCHIVE, 110), "input_damaged", "PG_VERSION names no version");
+}
