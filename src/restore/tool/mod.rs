@@ -398,7 +398,7 @@ pub fn says_it_could_not(step: &ToolStep, exit: &Exit) -> bool {
 }
 
 /// Signals that a program's own bytes do not raise.
-fn is_from_outside(signal: i32) -> bool {
+pub(super) fn is_from_outside(signal: i32) -> bool {
     const HANGUP: i32 = 1;
     const INTERRUPT: i32 = 2;
     const QUIT: i32 = 3;

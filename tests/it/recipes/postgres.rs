@@ -206,3 +206,49 @@ fn dumps_of_postgresql_with_their_roles() {
     back_up(&whole);
     vault.run(&scenario).ends("FAILED").blames_backup("objective_missed", &[("objective", "rpo")]);
 }
+
+#[test]
+fn tablespaces_of_a_dump_come_with_its_globals() {
+    let dumps = Dumps::new();
+    dumps.server.shell(
+        &[],
+        "mkdir fast \"not fast\"; psql -q ehr -c \"create tablespace fast location '$PWD/fast'\" \
+         -c \"create tablespace \\\"slow \\\"\\\"disk\\\"\\\"\\\" location '$PWD/not fast'\" -c 'alter table patient set tablespace fast' \
+         -c 'create index patient_name on patient (name) tablespace \"slow \"\"disk\"\"\"'; pg_dumpall --globals-only > globals.sql",
+    );
+    let placed = format!(
+        "{CHECKS}[[check]]\nkind = \"sql\"\nname = \"they lie there\"\nquery = \"select count(*) from pg_class c join pg_tablespace t on \
+         t.oid = c.reltablespace where (relname, spcname) in (('patient', 'fast'), ('patient_name', 'slow \\\"disk\\\"'))\"\nexpect = \"= 2\"\n"
+    );
+    for format in ["plain", "custom"] {
+        dumps.back_up(&format!("pg_dump -F {format} -f out/ehr.dump ehr; cp globals.sql out"));
+        dumps.drill(WITH_GLOBALS, &placed).ends("PASSED");
+    }
+    // all in one text
+    dumps.back_up("pg_dumpall > out/all.sql");
+    dumps.drill("dump = \"all.sql\"\ndatabase = \"ehr\"", &placed).ends("PASSED");
+    // beside it are the roles alone, or nothing at all
+    let problem = |drilled: Drilled| {
+        drilled.ends("FAILED").blames_backup("service_failed", &[("problem", "tablespaces_missing"), ("how", "--globals-only")]);
+    };
+    for format in ["plain", "custom"] {
+        dumps.back_up(&format!("pg_dump -F {format} -f out/ehr.dump ehr; pg_dumpall --roles-only > out/globals.sql"));
+        problem(dumps.drill(WITH_GLOBALS, CHECKS));
+    }
+    dumps.back_up("pg_dump -f out/ehr.dump ehr");
+    problem(dumps.drill("dump = \"ehr*\"\ndatabase = \"ehr\"", CHECKS));
+}
+
+#[test]
+fn a_dump_that_ends_its_own_server_fails() {
+    let dumps = Dumps::new();
+    // a dump is code: what ends one process of the server, and all of it
+    for (end, reason) in [("kill -SEGV \\$PPID", "crashed"), ("kill -QUIT \\$(head -n 1 postmaster.pid)", "load_refused")] {
+        dumps.back_up(&format!(
+            "pg_dump -f whole.sql ehr; sed \"/^-- PostgreSQL database dump complete/ i copy public.patient (name) from program '{end}';\" whole.sql > out/ehr.sql; \
+             cp globals.sql out",
+        ));
+        let drilled = dumps.drill(WITH_GLOBALS, CHECKS).ends("FAILED");
+        drilled.blames_backup("service_failed", &[("problem", reason)]);
+    }
+}

@@ -132,3 +132,15 @@ fn a_data_directory_of_another_machine_or_version_is_told_as_that() {
     all.back_up_all(&format!("{bare}; echo fifteen > base/PG_VERSION"));
     problem(all.drill(FROM_ARCHIVE, 110), "input_damaged", "PG_VERSION names no version");
 }
+
+#[test]
+fn a_server_that_starts_on_its_backup_and_never_answers_is_no_pass() {
+    let all = Recovered::new();
+    // a pipe where a file was: whoever opens it waits for a writer
+    all.back_up_all("rm base/backup_manifest base/base/1/pg_filenode.map; mkfifo base/base/1/pg_filenode.map");
+    let scenario = all.scenario(FROM_ARCHIVE, "[[check]]\nkind = \"sql\"\nname = \"x\"\ntables = { work = \"= 110\" }");
+    let text = std::fs::read_to_string(&scenario).unwrap();
+    std::fs::write(&scenario, text.replace("time = \"1m\"", "time = \"30s\"")).unwrap();
+    let mute = all.home.drill(&scenario).ends("INCONCLUSIVE");
+    mute.blames_runner("service_could_not_run", &[("reason", "the server does not answer")]);
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::{AskError, Job, Rows, ServiceError, Shop, how};
 use super::words::{self, Extensions};
 use crate::domain::ServiceProblem;
+use crate::restore::tool::is_from_outside;
 use crate::sandbox::Exit;
 
 /// The user that runs commands inside.
@@ -408,7 +409,9 @@ impl Cluster {
                 AskError::BadQuestion { reason: format!("the question cannot be asked ({})", words::condition(&code)), output }
             }
             Some(words::State { code, .. }) => AskError::Refused { state: words::condition(&code), output },
-            None if words::crashed(&log) => AskError::Refused { state: "the server crashed".to_owned(), output: log },
+            None if words::ended_by(&log).is_some_and(|signal| !is_from_outside(signal)) => {
+                AskError::Refused { state: "the server crashed".to_owned(), output: log }
+            }
             None => AskError::BadQuestion { reason: format!("the server does not answer: psql {}", how(exit)), output },
         }
     }

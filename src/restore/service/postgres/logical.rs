@@ -4,6 +4,7 @@ use super::super::{Input, Job, ServiceError, Shop, how};
 use super::cluster::{Cluster, choose, installed, quoted_connection};
 use super::words::{self, Extensions, LoggedError, Meaning};
 use crate::domain::{PostgresStep, ServiceProblem, Severity};
+use crate::restore::tool::is_from_outside;
 use crate::sandbox::Exit;
 
 /// Bytes of a plain dump's beginning that are looked at: its header, and where `pg_dumpall` has roles and tablespaces.
@@ -319,6 +320,13 @@ impl Loading<'_> {
         // what the host lacks brings errors of its own after it: nothing is learned of the backup
         if let Some(lacks) = judged.iter().find_map(|(m, _)| if let Meaning::Host(lacks) = m { Some(*lacks) } else { None }) {
             return Err(ServiceError::runner(lacks, output()));
+        }
+        if let Some(signal) = words::ended_by(&log) {
+            let how = format!("a process of it was ended by signal {signal} while it was loaded");
+            return Err(match is_from_outside(signal) {
+                true => ServiceError::runner(format!("{how}, which nothing inside does by itself: look into the host's log"), output()),
+                false => ServiceError::backup(ServiceProblem::Crashed, how, output()),
+            });
         }
         let stderr = String::from_utf8_lossy(&exit.stderr);
         let input_broke = [
