@@ -13,6 +13,7 @@ use crate::drills::{Drilled, Home, said};
 use crate::servers::{self, Locking, ceph};
 
 mod checks;
+mod compared;
 mod components;
 pub(crate) mod databases;
 mod files;
