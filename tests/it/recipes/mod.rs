@@ -20,6 +20,7 @@ mod files;
 mod hosts;
 mod mariadb;
 mod objects;
+mod ordinary;
 mod pitr;
 mod postgres;
 mod services;

@@ -36,7 +36,7 @@ impl Recovered {
     }
 
     /// Backs up what `script` makes in `out`.
-    fn back_up(&self, script: &str) {
+    pub(super) fn back_up(&self, script: &str) {
         self.server.shell(&[], &format!("rm -rf out; mkdir out; {script}; tar -cf out.tar -C out ."));
         let tar = std::fs::read(self.server.path("out.tar")).unwrap();
         self.home.shell("rm -rf backups; mkdir backups");

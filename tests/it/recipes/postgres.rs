@@ -49,7 +49,7 @@ impl Dumps {
     }
 }
 
-const CHECKS: &str = r#"
+pub(super) const CHECKS: &str = r#"
 [[check]]
 kind = "sql"
 name = "patients are there"

@@ -73,7 +73,7 @@ impl Registry {
     }
 }
 
-const CHECKS: &str = r#"
+pub(super) const CHECKS: &str = r#"
 [[check]]
 kind = "sql"
 name = "visits are there"
@@ -88,8 +88,8 @@ kind = "freshness"
 query = "select max(seen) from visit"
 "#;
 
-const FILE: &str = "file = \"*.db*\"";
-const DUMP: &str = "dump = \"*.sql\"";
+pub(super) const FILE: &str = "file = \"*.db*\"";
+pub(super) const DUMP: &str = "dump = \"*.sql\"";
 
 #[test]
 fn a_database_comes_back_from_everything_that_sqlite_backs_up_with() {
