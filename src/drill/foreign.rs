@@ -2,6 +2,7 @@
 //! the backup and the tool.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,13 +11,12 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::blame::Stop;
-use super::leash::{Ended, LAST_MOMENTS, Leash};
+use super::leash::{Ended, Leash};
 use super::names::{nobody, object_name, output_name};
 use super::{RecordError, Recorder, Services, as_of, chain, steps};
 use crate::domain::{
-    ByteSize, CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader,
-    RecoveryPoint, RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep,
-    ToolWrites,
+    ByteSize, CaptureSource, Cause, DrillEventKind, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
+    RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
 };
 use crate::restore::Restored;
 use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
@@ -67,13 +67,13 @@ fn bucket_of(scenario: &Scenario) -> &str {
 /// drill from outside ends it without.
 pub(super) struct Bench<'a> {
     steps: Vec<(&'a ToolStep, Secrets)>,
+    /// Directories of programs that the scenario names.
+    directories: &'a [PathBuf],
     /// The tools, each once.
     pub(super) tools: Vec<ToolFacts>,
     view: VaultView,
     gateway: Option<Gateway>,
     fillings: Fillings,
-    /// When the drill's time is over, on the monotonic clock.
-    ends: Elapsed,
     /// The mirror stands already: a tool had to list its recovery points from it.
     mirrored: bool,
 }
@@ -88,7 +88,6 @@ pub(super) async fn open<'a>(
     views: &chain::Views,
     last: bool,
 ) -> Result<Bench<'a>, Stop> {
-    let ends = Elapsed::from_duration(services.clock.monotonic().as_duration() + scenario.limits.time.as_duration());
     let fillings = Fillings { component: scenario.within.clone(), ..Fillings::default() };
     furnish(sandbox, &fillings.repository())?;
     steps::root_of(scenario.within.as_deref(), sandbox)?;
@@ -119,7 +118,7 @@ pub(super) async fn open<'a>(
         fillings.gateway = Some(places);
         gateway = Some(started);
     }
-    Ok(Bench { steps, tools, view, gateway, fillings, ends, mirrored: false })
+    Ok(Bench { steps, directories: &scenario.limits.tools, tools, view, gateway, fillings, mirrored: false })
 }
 
 /// Directories in the kit for the tools' own.
@@ -216,7 +215,7 @@ impl Bench<'_> {
                     self.mirrored = true;
                 }
                 let (step, secrets) = &self.steps[lister];
-                self.listed(step, secrets, scenario, services, sandbox).await
+                self.listed(step, secrets, services, sandbox, leash).await
             }
             None => Ok((vec![self.repository(scenario).await?], Vec::new())),
         }
@@ -226,12 +225,12 @@ impl Bench<'_> {
         &self,
         step: &ToolStep,
         secrets: &Secrets,
-        scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
+        leash: &Leash,
     ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
         let Some(snapshots) = &step.snapshots else { return Ok((Vec::new(), Vec::new())) };
-        let exit = self.run(Phase::Locate, (step, secrets), &snapshots.command, scenario, services, sandbox).await?;
+        let exit = self.run(Phase::Locate, (step, secrets), &snapshots.command, services, sandbox, leash).await?;
         let told = |error: &ToolError| Stop::tool("locate", &step.tool, error, Some(keep_output(services, &exit)));
         if exit.truncated() {
             return Err(told(&ToolError::NoList { why: format!("it is longer than {}", ByteSize(LISTING as u64)) }));
@@ -340,7 +339,7 @@ impl Bench<'_> {
         }
         let mut last = None;
         for (step, secrets) in &self.steps {
-            let exit = self.run(Phase::Restore, (step, secrets), &step.command, scenario, services, sandbox).await?;
+            let exit = self.run(Phase::Restore, (step, secrets), &step.command, services, sandbox, leash).await?;
             last = Some((step, exit));
         }
         let root = steps::root_of(scenario.within.as_deref(), sandbox)?;
@@ -417,13 +416,13 @@ impl Bench<'_> {
         phase: Phase,
         (step, secrets): (&ToolStep, &Secrets),
         command: &[Template],
-        scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
+        leash: &Leash,
     ) -> Result<Exit, Stop> {
-        let left = self.ends.since(services.clock.monotonic()).as_duration().saturating_sub(LAST_MOMENTS);
+        let left = leash.left(services.clock);
         let told = |error: &ToolError, output| Stop::tool(phase.word(), &step.tool, error, output);
-        let mut spec = tool::prepare(step, command, &self.fillings, secrets, &scenario.limits.tools, left.max(Duration::from_secs(1)))
+        let mut spec = tool::prepare(step, command, &self.fillings, secrets, self.directories, left.max(Duration::from_secs(1)))
             .map_err(|e| told(&e, None))?;
         spec.output_cap = if phase == Phase::Locate { LISTING } else { OUTPUT };
         let before = self.around(sandbox);
