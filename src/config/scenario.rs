@@ -84,21 +84,6 @@ fn requirement(word: &RequireWord) -> Requirement {
     }
 }
 
-/// The path by its names alone: what is shown inside lies at the place that it says.
-fn without_dots(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::ParentDir => {
-                plain.pop();
-            }
-            std::path::Component::CurDir => {}
-            part => plain.push(part),
-        }
-    }
-    plain
-}
-
 pub(super) struct Reader<'a> {
     document: &'a Spanned<DeTable<'a>>,
     base: &'a Path,
@@ -419,7 +404,7 @@ impl Reader<'_> {
             max_ratio: table.max_ratio.unwrap_or(defaults.max_ratio),
             max_depth: table.max_depth.unwrap_or(defaults.max_depth),
             require: table.require.iter().map(requirement).collect(),
-            tools: table.tools.iter().map(|path| without_dots(&self.path(path))).collect(),
+            tools: self.directories_of_tools(&table.tools),
             ..defaults
         };
         if let Some(processors) = table.cpus {

@@ -63,7 +63,7 @@ pub use records::{DicomFolder, DicomIndex, FhirStore, Hl7Archive, RecordProblem}
 pub use recount::{Recount, recount};
 pub use rights::{May, RIGHTS_AGE, Right, RightsFacts, RightsPolicy, judge_rights};
 pub use scenario::{
-    Addressing, Component, Criticality, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName,
+    Addressing, Component, Criticality, LockRequirement, OWN_PLACES, PlanRef, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName,
     ScenarioNameError, Schedule, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 pub use service::{

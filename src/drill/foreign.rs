@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 
 use super::blame::Stop;
 use super::leash::{Ended, Leash};
@@ -124,20 +123,10 @@ pub(super) async fn open<'a>(
 /// Directories in the kit for the tools' own.
 fn furnish(sandbox: &Sandbox, repository: &str) -> Result<(), SandboxError> {
     let (kit, owner) = (sandbox.kit()?, sandbox.owner());
-    let made = || -> rustix::io::Result<()> {
-        for name in [tool::HOME, tool::TEMPORARY, repository] {
-            match rustix::fs::mkdirat(&kit, name, Mode::RWXU) {
-                // of the component before
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let room = rustix::fs::openat(&kit, name, flags, Mode::empty())?;
-            rustix::fs::fchown(&room, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-        }
-        Ok(())
-    };
-    made().map_err(|e| SandboxError::Io { step: "furnish the kit", source: e.into() })
+    for name in [tool::HOME, tool::TEMPORARY, repository] {
+        owner.directory(&kit, name, Mode::RWXU).map_err(|e| SandboxError::Io { step: "furnish the kit", source: e.into() })?;
+    }
+    Ok(())
 }
 
 fn serve(

@@ -214,8 +214,9 @@ fn a_tool_that_is_not_there_is_missed_before_anything_is_fetched() {
     repository.home.drill(&repository.scenario(mine)).ends("INCONCLUSIVE").blames_runner("tool_could_not_run", &[("tool", "mine")]);
     let drilled = repository.home.drill(&repository.scenario(&format!("sandbox.tools = [\"{tools}\"]\n{mine}"))).ends("PASSED");
     assert_eq!(drilled.report["tools"][0]["version"], "mine 1.0");
-    let hidden = format!("sandbox.tools = [\"../keys\"]\n{mine}");
-    repository.home.drill(&repository.scenario(&hidden)).ends("INCONCLUSIVE").blames_runner("sandbox_unavailable", &[("reason", "/tmp")]);
+    let hidden = repository.scenario(&format!("sandbox.tools = [\"../keys\"]\n{mine}"));
+    let refused = repository.home.fire(&["run", hidden.to_str().unwrap()]).exits(2);
+    refused.says(&["lies below /tmp, of which every sandbox has one of its own", "as below /opt"]);
 }
 
 #[test]
