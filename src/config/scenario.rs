@@ -7,11 +7,12 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::check_file::CheckTable;
 use super::component::is_service;
 use super::mistakes::{Collector, ConfigError};
 use super::scenario_file::{
-    AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord,
-    SelectTable, SourceLimitsTable, SourceTable, UnlockTable,
+    AddressingWord, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord, SelectTable,
+    SourceLimitsTable, SourceTable, UnlockTable,
 };
 use super::schema;
 use crate::domain::{
