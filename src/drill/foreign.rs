@@ -75,6 +75,8 @@ pub(super) struct Bench<'a> {
     fillings: Fillings,
     /// The mirror stands already: a tool had to list its recovery points from it.
     mirrored: bool,
+    /// Entries of the storage that the mirror has not: no request can be made of their names.
+    left_out: u64,
 }
 
 /// Finds the tools, opens the storage, starts the gateway; nothing is read of the backup yet. Other components may follow, unless this
@@ -117,7 +119,7 @@ pub(super) async fn open<'a>(
         fillings.gateway = Some(places);
         gateway = Some(started);
     }
-    Ok(Bench { steps, directories: &scenario.limits.tools, tools, view, gateway, fillings, mirrored: false })
+    Ok(Bench { steps, directories: &scenario.limits.tools, tools, view, gateway, fillings, mirrored: false, left_out: 0 })
 }
 
 /// Directories in the kit for the tools' own.
@@ -172,7 +174,7 @@ impl Bench<'_> {
             recorder.record(DrillEventKind::ToolFound { tool: tool.clone() })?;
         }
         recorder.found(as_of::remarks(selector, self.view.as_of()))?;
-        let (seen, remarks) = self.points(scenario, services, sandbox, leash).await?;
+        let (seen, remarks) = self.points(scenario, services, sandbox, leash).await?; // which may mirror what it lists them from
         recorder.found(remarks)?;
         let point = steps::selected(&self.view, &seen, &[], selector)?;
         match point.form {
@@ -182,6 +184,14 @@ impl Bench<'_> {
         }
         steps::announce(&point, &seen, "not asked: a foreign tool's repository", scenario, services, recorder)?;
         let objects = self.preflight(scenario, services, sandbox, &point, recorder).await?;
+        if self.left_out > 0 {
+            let detail = format!(
+                "{} entries of the storage are not in the mirror that the tool reads: no request can be made of their names, which have \
+                 empty, `.` or `..` parts or are no text, or they are no files",
+                self.left_out
+            );
+            recorder.found([Finding::warning("preflight", Cause::Runner, FindingKind::Remark { detail })])?;
+        }
         self.restore(scenario, services, sandbox, &objects, leash, recorder).await
     }
 
@@ -235,7 +245,7 @@ impl Bench<'_> {
     }
 
     /// The repository as a whole, where nothing says what it holds. Objects are kept where they will be mirrored.
-    async fn repository(&self, scenario: &Scenario) -> Result<RecoveryPoint, Stop> {
+    async fn repository(&mut self, scenario: &Scenario) -> Result<RecoveryPoint, Stop> {
         let survey = if self.reads_directory() {
             self.whole("locate", scenario).await?
         } else {
@@ -253,7 +263,7 @@ impl Bench<'_> {
 
     /// Pins what will be mirrored, and refuses what scratch cannot take.
     async fn preflight(
-        &self,
+        &mut self,
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
@@ -277,13 +287,14 @@ impl Bench<'_> {
     }
 
     /// Every object of the repository: part of one is none, so more than may be mirrored is an end.
-    async fn whole(&self, phase: &str, scenario: &Scenario) -> Result<Survey, Stop> {
+    async fn whole(&mut self, phase: &str, scenario: &Scenario) -> Result<Survey, Stop> {
         let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
         let survey = self.view.survey(keep).await.map_err(|e| Stop::vault(phase, &e, nobody()))?;
         if survey.objects > survey.kept.len() as u64 {
             let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
             return Err(Stop::one(Finding::runner(phase, kind)));
         }
+        self.left_out = survey.skipped;
         Ok(survey)
     }
 
@@ -347,6 +358,10 @@ impl Bench<'_> {
         match last {
             Some((step, exit)) if tool::says_it_could_not(step, &exit) => {
                 let error = ToolError::SaysSo { how: "it restored nothing".to_owned() };
+                Stop::tool("restore", &step.tool, &error, Some(keep_output(services, &exit)))
+            }
+            Some((step, exit)) if step.reads == ToolReads::Directory && self.left_out > 0 => {
+                let error = ToolError::PartOnly { how: "it restored nothing".to_owned(), left_out: self.left_out };
                 Stop::tool("restore", &step.tool, &error, Some(keep_output(services, &exit)))
             }
             _ => {
@@ -433,12 +448,12 @@ impl Bench<'_> {
 
     fn around(&self, sandbox: &Sandbox) -> Around {
         let facts = self.gateway.as_ref().map(Gateway::troubles).unwrap_or_default();
-        let writes = refused_writes(&facts);
         Around {
             attempts: sandbox.attempts_so_far(),
-            writes: writes.iter().map(|r| r.times).sum(),
-            first_write: writes.first().map(|r| r.operation.clone()),
-            asked: self.gateway.as_ref().map(|_| facts.requests.values().sum::<u64>() + facts.refused_total + facts.bad_signatures),
+            writes: count_of_writes(&facts),
+            first_write: refused_writes(&facts).next().map(|r| r.operation.clone()),
+            asked: self.gateway.as_ref().map(|_| facts.requests.values().sum::<u64>() + facts.refused_total() + facts.bad_signatures),
+            left_out: self.left_out,
         }
     }
 
@@ -479,13 +494,11 @@ impl Bench<'_> {
 }
 
 fn served(facts: &GatewayFacts, services: &Services<'_>) -> ServedFacts {
-    let writes = refused_writes(facts);
     ServedFacts {
         requests: facts.requests.iter().filter(|(operation, _)| !is_write(operation)).map(|(o, n)| (o.clone(), *n)).collect(),
         bytes: facts.bytes_served,
-        refused: writes.iter().map(|r| r.times).sum(),
-        refusals: writes
-            .iter()
+        refused: count_of_writes(facts),
+        refusals: refused_writes(facts)
             .take(REFUSALS)
             .map(|r| RefusedWrite {
                 operation: r.operation.clone(),
@@ -499,9 +512,14 @@ fn served(facts: &GatewayFacts, services: &Services<'_>) -> ServedFacts {
     }
 }
 
-/// What a tool tried to change; the gateway refuses looking beyond the prefix as well.
-fn refused_writes(facts: &GatewayFacts) -> Vec<&Refused> {
-    facts.refused.iter().filter(|refused| is_write(&refused.operation)).collect()
+/// What a tool tried to change, the first kinds of it; the gateway refuses looking beyond the prefix as well.
+fn refused_writes(facts: &GatewayFacts) -> impl Iterator<Item = &Refused> {
+    facts.refused.iter().filter(|refused| is_write(&refused.operation))
+}
+
+/// How often it tried.
+fn count_of_writes(facts: &GatewayFacts) -> u64 {
+    facts.refusals.iter().filter(|(operation, _)| is_write(operation)).map(|(_, times)| times).sum()
 }
 
 /// By S3's names of operations: what does not look, writes.
