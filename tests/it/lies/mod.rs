@@ -26,7 +26,11 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         2,
         "a truncated object under its final name",
-        &["an_object_cut_short_anywhere_fails_as_truncated", "an_archive_cut_short_before_it_was_sealed_fails_as_truncated"],
+        &[
+            "an_object_cut_short_anywhere_fails_as_truncated",
+            "an_archive_cut_short_before_it_was_sealed_fails_as_truncated",
+            "what_pg_restore_and_psql_pass_over_in_silence_fails",
+        ],
     ),
     (3, "an empty dump, validly compressed and encrypted", &["an_empty_dump_validly_compressed_and_encrypted_fails"]),
     (4, "right size, wrong bytes", &["zeros_of_the_right_size_fail"]),

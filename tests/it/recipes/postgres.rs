@@ -252,3 +252,43 @@ fn a_dump_that_ends_its_own_server_fails() {
         drilled.blames_backup("service_failed", &[("problem", reason)]);
     }
 }
+
+#[test]
+fn what_pg_restore_and_psql_pass_over_in_silence_fails() {
+    let dumps = Dumps::new();
+    dumps.server.shell(
+        &[],
+        "psql -q ehr -c 'create table visit as select i, md5(i::text) as note from generate_series(1, 5000) i' -c 'create table empty (i int)' \
+         -c 'create role member' -c 'grant app to member' -c \"select lo_from_bytea(0, 'x')\" >/dev/null; pg_dumpall --globals-only > globals.sql",
+    );
+    let drill = |script: &str| {
+        dumps.back_up(&format!("cp globals.sql out; biggest() {{ ls -S out/ehr.dump/*.$1 | head -n 1; }}; {script}"));
+        dumps.drill(WITH_GLOBALS, CHECKS)
+    };
+    let problem = |script: &str, problem: &str| drill(script).ends("FAILED").blames_backup("service_failed", &[("problem", problem)]);
+    let directory = "pg_dump -F directory -f out/ehr.dump ehr";
+    let plain = "pg_dump -F directory -Z 0 -f out/ehr.dump ehr";
+    let inserts = "pg_dump -F directory -Z 0 --inserts -f out/ehr.dump ehr";
+    for whole in
+        [directory, plain, inserts, "pg_dump -F tar -f out/ehr.dump ehr", "pg_dump -F tar --rows-per-insert=70 -f out/ehr.dump ehr"]
+    {
+        drill(whole).ends("PASSED");
+    }
+    // LIES 2 and 3: the table that no check asks for has no rows, or the first of them
+    problem(&format!("{directory}; truncate -s 0 $(biggest gz)"), "input_truncated");
+    problem(&format!("{directory}; truncate -s 1000 $(biggest gz)"), "input_truncated");
+    problem(&format!("{plain}; truncate -s 10000 $(biggest dat)"), "input_truncated");
+    problem(&format!("{plain}; file=$(biggest dat); head -n 100 $file > part; cp part $file"), "input_truncated");
+    problem(&format!("{inserts}; file=$(biggest dat); head -n 100 $file > part; cp part $file"), "input_truncated");
+    problem(&format!("{directory}; rm $(biggest gz)"), "files_missing");
+    // large objects whose list is empty are left out as silently
+    let lost = drill(&format!("{directory}; : > out/ehr.dump/blobs.toc")).ends("FAILED");
+    lost.blames_backup("service_failed", &[("problem", "input_truncated"), ("how", "1 of 1 large objects")]);
+    problem(&format!("{directory}; truncate -s 0 out/ehr.dump/blob_*.gz"), "input_truncated");
+    // without its end, pg_restore waits for more of it until the drill's time is over, or takes it for whole
+    for bytes in ["100000", "-1024"] {
+        problem(&format!("pg_dump -F tar ehr > t; head -c {bytes} t > out/ehr.dump"), "input_truncated");
+    }
+    // memberships of roles come last, and no load misses them
+    problem(&format!("{directory}; sed -i '/^-- Role memberships/,$ d' out/globals.sql"), "input_truncated");
+}

@@ -275,7 +275,7 @@ fn parallel<T: Send>(numbers: std::ops::RangeInclusive<u64>, processors: u32, as
 }
 
 /// A file as it was before it was packed, told by its bytes.
-fn unpacked(file: std::fs::File) -> std::io::Result<Box<dyn Read + Send>> {
+pub(super) fn unpacked(file: std::fs::File) -> std::io::Result<Box<dyn Read + Send>> {
     let mut reader = BufReader::with_capacity(256 << 10, file);
     let mut prefix = Vec::new();
     (&mut reader).take(PREFIX as u64).read_to_end(&mut prefix)?;

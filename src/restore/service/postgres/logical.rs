@@ -2,6 +2,7 @@
 
 use super::super::{Input, Job, ServiceError, Shop, how};
 use super::cluster::{Cluster, choose, installed, quoted_connection};
+use super::whole;
 use super::words::{self, Extensions, LoggedError, Meaning};
 use crate::domain::{PostgresStep, ServiceProblem, Severity};
 use crate::restore::tool::is_from_outside;
@@ -67,6 +68,15 @@ impl Looked {
             return unusable("it is in none of the formats of pg_dump");
         }
         Ok(Looked::Plain(text))
+    }
+
+    /// Looks for what `pg_restore` passes over in silence.
+    fn is_whole(&self, shop: &Shop<'_>) -> Result<(), ServiceError> {
+        match self {
+            Looked::Archive { input, kind: Kind::Directory } => whole::directory(shop, input),
+            Looked::Archive { input, kind: Kind::Tar } => whole::tar(shop, input),
+            Looked::Archive { kind: Kind::Custom, .. } | Looked::Plain(_) => Ok(()),
+        }
     }
 
     const fn word(&self) -> &'static str {
@@ -151,6 +161,10 @@ pub(super) async fn load(
 ) -> Result<Loaded, ServiceError> {
     let dump = Looked::at(shop, shop.input(dump)?)?;
     let globals = globals.map(|pattern| shop.input(pattern).map(|input| Text::of(shop, input))).transpose()?;
+    dump.is_whole(shop)?;
+    if let Some(globals) = &globals {
+        globals.says(shop)?;
+    }
     let says = said(shop, &dump, step).await?;
     let recorded = says.server.as_deref().and_then(major);
     let (version, programs) = choose(step.version, recorded, shop.directories)?;
@@ -232,9 +246,14 @@ fn unlisted(exit: &Exit, newest: u32, step: &PostgresStep) -> ServiceError {
     ServiceError::backup(damage(&text), "pg_restore cannot list it", output)
 }
 
-/// Whether what a client says of its input is about an early end or about damage.
+/// What a client says of its input: a file of it is missing, it ends early, or is damaged.
 fn damage(text: &str) -> ServiceProblem {
-    let early = ["end of file", "unexpected end", "input file is too short"].iter().any(|words| text.contains(words));
+    if text.contains("could not open input file") {
+        return ServiceProblem::FilesMissing;
+    }
+    // the second is how it says that what gzip packed ends early
+    let early =
+        ["end of file", "could not close data file", "unexpected end", "input file is too short"].iter().any(|words| text.contains(words));
     if early { ServiceProblem::InputTruncated } else { ServiceProblem::InputDamaged }
 }
 
@@ -330,6 +349,8 @@ impl Loading<'_> {
         }
         let stderr = String::from_utf8_lossy(&exit.stderr);
         let input_broke = [
+            "could not open input file",
+            "could not close data file",
             "could not read from input file",
             "could not uncompress",
             "unexpected end of file",
