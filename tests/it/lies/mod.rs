@@ -85,7 +85,11 @@ const LIES: &[(u32, &str, &[&str])] = &[
         "a backup made by an archiver that died weeks ago",
         &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content", "a_base_a_night_and_wal_as_it_is_written"],
     ),
-    (15, "one member of a multi-part set is missing or from another run", &["a_part_that_is_missing_or_from_another_run_fails"]),
+    (
+        15,
+        "one member of a multi-part set is missing or from another run",
+        &["a_part_that_is_missing_or_from_another_run_fails", "wal_of_another_server_fails"],
+    ),
     (
         16,
         "an unencrypted object where policy says encrypted; encrypted to somebody else's key",

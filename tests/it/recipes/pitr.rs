@@ -139,6 +139,25 @@ fn base_backups_come_as_tars_and_with_their_own_wal() {
 }
 
 #[test]
+fn tars_of_a_base_backup_that_are_cut_off_rotten_or_missing_fail() {
+    let all = Recovered::new();
+    let tars = |options: &str, harm: &str| {
+        all.back_up(&format!("pg_basebackup -D out -Ft -c fast --no-sync {options} 2>/dev/null; {harm}"));
+        all.drill("base = \".\"\ndatabase = \"postgres\"", 110)
+    };
+    // what no manifest tells has to be told without one
+    let bare = "-X fetch --no-manifest";
+    problem(tars(bare, "truncate -s -17000000 out/base.tar"), "input_truncated", "base.tar");
+    problem(tars(&format!("{bare} -z"), "truncate -s -1000 out/base.tar.gz"), "input_truncated", "base.tar");
+    let flip = "printf XXXX | dd of=out/base.tar.gz bs=1 seek=1000000 conv=notrunc status=none";
+    problem(tars(&format!("{bare} -z"), flip), "input_damaged", "base.tar");
+    problem(tars(bare, "for tar in out/[0-9]*.tar; do truncate -s 3000 $tar; done"), "input_truncated", "a tar beside base.tar");
+    problem(tars("-X stream", "rm out/[0-9]*.tar"), "tablespaces_missing", "was not restored");
+    problem(tars("-X stream", "truncate -s 1000000 out/pg_wal.tar"), "input_truncated", "a tar beside base.tar");
+    problem(tars("-X stream", "rm out/pg_wal.tar"), "log_hole", "is missing, where the backup begins");
+}
+
+#[test]
 fn a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence() {
     let all = Recovered::new();
     all.back_up_all("rm wal/$(segment 6)");

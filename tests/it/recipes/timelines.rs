@@ -1,4 +1,4 @@
-//! Recoveries of a real PostgreSQL that leave the timeline, the tablespaces or the machine that their base backup was taken on.
+//! Recoveries of a real PostgreSQL in which timeline, tablespaces, machine or server are not those that the base backup was taken on.
 
 use super::pitr::{FROM_ARCHIVE, Recovered, problem};
 
@@ -143,4 +143,42 @@ fn a_server_that_starts_on_its_backup_and_never_answers_is_no_pass() {
     std::fs::write(&scenario, text.replace("time = \"1m\"", "time = \"30s\"")).unwrap();
     let mute = all.home.drill(&scenario).ends("INCONCLUSIVE");
     mute.blames_runner("service_could_not_run", &[("reason", "the server does not answer")]);
+}
+
+/// LIES 15, of an archive: segments of another server, under the names that are expected.
+#[test]
+fn wal_of_another_server_fails() {
+    let (all, other) = (Recovered::new(), Recovered::new());
+    let foreign = format!("{}/wal", other.server.path("").display());
+    other.server.shell(&[], "chmod -R a+rX wal");
+    all.back_up_all(&format!("cp {foreign}/$(segment 8) wal/"));
+    problem(all.drill(FROM_ARCHIVE, 110), "log_damaged", "not of this log");
+    all.back_up_all(&format!("rm wal/*; cp {foreign}/* wal/"));
+    problem(all.drill(FROM_ARCHIVE, 110), "log_damaged", "not of this log");
+}
+
+#[test]
+fn a_base_backup_of_a_standby_is_recovered_with_the_primarys_archive() {
+    let all = Recovered::new();
+    all.server.shell(
+        &[],
+        r#"mkdir socket; pg_basebackup -D standby -X stream -R -c fast --no-sync --tablespace-mapping=$PWD/ts=$PWD/standby-ts 2>/dev/null
+        printf "unix_socket_directories = '$PWD/socket'\nprimary_conninfo = 'host=$PWD user=postgres'\n" >> standby/postgresql.auto.conf
+        pg_ctl -D standby -l standby.log -w start >/dev/null
+        psql -q postgres -c "insert into work select i, now() from generate_series(111, 120) i" -c checkpoint
+        standby="psql -qAt -h $PWD/socket postgres -c"
+        until [ "$($standby 'select count(*) from work')" = 120 ]; do sleep 0.1; done
+        rm -rf base base-ts
+        pg_basebackup -h $PWD/socket -D base -X none -c fast --no-sync --tablespace-mapping=$PWD/standby-ts=$PWD/base-ts 2>/dev/null & backup=$!
+        # the standby waits for a checkpoint of the primary's
+        while kill -0 $backup 2>/dev/null; do psql -q postgres -c checkpoint -c "select pg_switch_wal()" >/dev/null; sleep 0.2; done; wait $backup
+        psql -q postgres -c "insert into work select i, now() from generate_series(121, 130) i"
+        last=$(psql -qAt postgres -c "select pg_walfile_name(pg_switch_wal())"); for _ in $(seq 100); do [ -e wal/$last ] && break; sleep 0.1; done
+        pg_ctl -D standby -m fast stop >/dev/null; grep -q 'BACKUP FROM: standby' base/backup_label"#,
+    );
+    all.back_up_all("true");
+    all.drill(FROM_ARCHIVE, 130).ends("PASSED");
+    let begins = "name=$(sed -n 's/^START WAL LOCATION:.*(file \\([0-9A-F]*\\)).*/\\1/p' base/backup_label)";
+    all.back_up_all(&format!("{begins}; rm wal/$name"));
+    problem(all.drill(FROM_ARCHIVE, 130), "log_hole", "is missing");
 }
