@@ -40,7 +40,8 @@ pub(super) async fn ask(
                 Err(error) => return no_answer(name, &expected, error),
             };
             let example = |table: &str| restored.names.name(table);
-            compare(name, expected, "the other database", &there, &now, told, &example)
+            let found = Deviations::of_tables(&there, &now).both_ways();
+            compare(name, expected, "the other database", &found, (&there, &now), told, &example)
         }
         ContentAgainst::Baseline(source) => match baseline::find(name, of, source, restored)? {
             Found::NotRestored(what) => Ok(fails(what)),
@@ -59,7 +60,8 @@ pub(super) async fn ask(
                     }
                 }
                 let example = |table: &str| then.example(table, restored.names);
-                let answer = compare(name, expected, &then.called, &there, &comparable, told, &example)?;
+                let found = Deviations::of_tables(&there, &comparable);
+                let answer = compare(name, expected, &then.called, &found, (&there, &comparable), told, &example)?;
                 Ok(Answer { seen: Some(now), compared_with: then.drill.clone(), ..answer })
             }
         },
@@ -70,8 +72,8 @@ fn compare(
     name: &str,
     expected: String,
     called: &str,
-    there: &Observed,
-    here: &Observed,
+    found: &Deviations,
+    (there, here): (&Observed, &Observed),
     told: String,
     example: &dyn Fn(&str) -> Pseudonym,
 ) -> Result<Answer, CheckError> {
@@ -82,7 +84,6 @@ fn compare(
     if there.tables.iter().any(|(table, seen)| otherwise(table, seen)) {
         return Err(CheckError::NotAsked(format!("{called} has its tables counted, or sampled in another way, and that does not compare")));
     }
-    let found = Deviations::of_tables(there, here);
     if found.compared == 0 {
         return Err(CheckError::NotAsked(format!("{called} has no tables to compare with")));
     }

@@ -13,52 +13,58 @@ const MAX_DOCUMENT: u64 = 64 << 20;
 /// The longest line of JSON lines.
 const MAX_LINE: u64 = 16 << 20;
 
-/// Sees every value of a field, as text; what is no text, number or truth value has none.
-pub(super) fn of_file(path: &RestorePath, size: u64, file: File, field: &str, see: &mut dyn FnMut(&str)) -> Result<(), CheckError> {
+/// Sees every value of a field, as text; what is no text, number or truth value has none. Answers how many documents, lines or values
+/// cannot be read: a CSV file without that column is one.
+pub(super) fn of_file(path: &RestorePath, size: u64, file: File, field: &str, see: &mut dyn FnMut(&str)) -> Result<u64, CheckError> {
     if path.as_bytes().to_ascii_lowercase().ends_with(b".csv") { of_csv(file, field, see) } else { of_json(file, size, field, see) }
 }
 
-fn of_csv(file: File, field: &str, see: &mut dyn FnMut(&str)) -> Result<(), CheckError> {
+fn of_csv(file: File, field: &str, see: &mut dyn FnMut(&str)) -> Result<u64, CheckError> {
     let broken = |_| CheckError::TooLarge("a CSV file could not be read".into());
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
     let column = reader.byte_headers().map_err(broken)?.iter().position(|h| h == field.as_bytes());
-    let Some(column) = column else { return Ok(()) };
+    let Some(column) = column else { return Ok(1) };
     let mut record = csv::ByteRecord::new();
+    let mut unread = 0;
     while reader.read_byte_record(&mut record).map_err(broken)? {
-        if let Some(text) = record.get(column).and_then(|raw| std::str::from_utf8(raw).ok()) {
-            see(text);
+        match record.get(column).map(std::str::from_utf8) {
+            Some(Ok(text)) => see(text),
+            Some(Err(_)) | None => unread += 1,
         }
     }
-    Ok(())
+    Ok(unread)
 }
 
 /// One document, or a document a line.
-fn of_json(mut file: File, size: u64, field: &str, see: &mut dyn FnMut(&str)) -> Result<(), CheckError> {
+fn of_json(mut file: File, size: u64, field: &str, see: &mut dyn FnMut(&str)) -> Result<u64, CheckError> {
     let path: Vec<&str> = field.split('.').collect();
     if size <= MAX_DOCUMENT {
         let mut text = Vec::with_capacity(size as usize);
         (&mut file).take(MAX_DOCUMENT).read_to_end(&mut text)?;
         if let Ok(document) = serde_json::from_slice::<Value>(&text) {
             collect(&document, &path, see);
-            return Ok(());
+            return Ok(0);
         }
         file.rewind()?;
     }
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
+    let mut unread = 0;
     loop {
         line.clear();
         let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
         if read == 0 {
-            return Ok(());
+            return Ok(unread);
         }
         if read as u64 == MAX_LINE {
             return Err(CheckError::TooLarge(format!(
                 "a JSON document is larger than {MAX_DOCUMENT} bytes and is not written a record a line"
             )));
         }
-        if let Ok(document) = serde_json::from_slice::<Value>(&line) {
-            collect(&document, &path, see);
+        match serde_json::from_slice::<Value>(&line) {
+            Ok(document) => collect(&document, &path, see),
+            Err(_) if line.trim_ascii().is_empty() => {}
+            Err(_) => unread += 1,
         }
     }
 }

@@ -22,9 +22,10 @@ pub(super) async fn ask(
 ) -> Result<Answer, CheckError> {
     let expected = "every value to refer to something that was restored";
     let mut there = Digests::default();
-    if let Err(refused) = each(to, restored, &mut |value| there.add(value)).await? {
-        return no_answer(name, expected, refused);
-    }
+    let mut unread = match each(to, restored, &mut |value| there.add(value)).await? {
+        Ok(unread) => unread,
+        Err(refused) => return no_answer(name, expected, refused),
+    };
     there.settle();
     let mut referring = Digests::default();
     let mut missing = Digests::default();
@@ -43,33 +44,42 @@ pub(super) async fn ask(
         Ok(())
     })
     .await?;
-    if let Err(refused) = outcome {
-        return no_answer(name, expected, refused);
+    match outcome {
+        Ok(more) => unread += more,
+        Err(refused) => return no_answer(name, expected, refused),
     }
     referring.settle();
     missing.settle();
     let (values, lost) = (referring.0.len() as u64, missing.0.len() as u64);
     let observed = format!("{values} different values refer to {} others, {lost} of them to nothing", there.0.len());
     let answer = Answer { expected: expected.to_owned(), observed, assertions: u32::from(values > 0), ..Answer::default() };
-    let findings = if lost > 0 {
-        vec![Finding::backup(name, FindingKind::ReferencesBroken { values, missing: lost, examples })]
-    } else if values > 0 {
-        Vec::new()
-    } else if may_be_empty {
-        vec![Finding::note(name, Cause::Backup, FindingKind::Remark { detail: "nothing refers, so nothing was asserted".to_owned() })]
-    } else {
-        let kind = FindingKind::CheckFailed { expected: "values that refer".to_owned(), observed: "none".to_owned() };
-        vec![Finding::backup(name, kind)]
+    let fails = |expected: &str, observed: String| {
+        let kind = FindingKind::CheckFailed { expected: expected.to_owned(), observed };
+        Finding::backup(name, kind)
     };
+    let mut findings = Vec::new();
+    if unread > 0 {
+        // what they refer to, or are referred to by, is not known
+        findings.push(fails("files whose values can be read", format!("{unread} documents, lines or values that cannot")));
+    }
+    if lost > 0 {
+        findings.push(Finding::backup(name, FindingKind::ReferencesBroken { values, missing: lost, examples }));
+    } else if values == 0 && may_be_empty {
+        let detail = "nothing refers, so nothing was asserted".to_owned();
+        findings.push(Finding::note(name, Cause::Backup, FindingKind::Remark { detail }));
+    } else if values == 0 {
+        findings.push(fails("values that refer", "none".to_owned()));
+    }
     Ok(Answer { findings, ..answer })
 }
 
-/// Every value of a set, some of them more than once; or the database's refusal.
+/// Every value of a set, some of them more than once; answers how many cannot be read, or the database's refusal.
 async fn each(
     set: &ReferenceSet,
     restored: &Restored<'_>,
     see: &mut (dyn FnMut(&str) -> Result<(), CheckError> + Send),
-) -> Result<Result<(), NoAnswer>, CheckError> {
+) -> Result<Result<u64, NoAnswer>, CheckError> {
+    let mut unread = 0;
     match set {
         ReferenceSet::Query { of, query } => {
             let query = query.trim().trim_end_matches(';');
@@ -95,23 +105,24 @@ async fn each(
             }
         }
         ReferenceSet::Files { pattern, name } => {
-            tokio::task::block_in_place(|| files(pattern, name.as_deref(), None, restored, see))?;
+            unread = tokio::task::block_in_place(|| files(pattern, name.as_deref(), None, restored, see))?;
         }
         ReferenceSet::Field { pattern, field, name } => {
-            tokio::task::block_in_place(|| files(pattern, name.as_deref(), Some(field), restored, see))?;
+            unread = tokio::task::block_in_place(|| files(pattern, name.as_deref(), Some(field), restored, see))?;
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(unread))
 }
 
-/// Paths of restored files, or the values of one of their fields; of each what the expression takes out of it.
+/// Paths of restored files, or the values of one of their fields; of each what the expression takes out of it. Answers how many cannot
+/// be read.
 fn files(
     pattern: &str,
     name: Option<&str>,
     field: Option<&str>,
     restored: &Restored<'_>,
     see: &mut (dyn FnMut(&str) -> Result<(), CheckError> + Send),
-) -> Result<(), CheckError> {
+) -> Result<u64, CheckError> {
     let glob = Glob::new(pattern).map_err(|e| CheckError::NotAsked(e.to_string()))?;
     let regex = name.map(Regex::new).transpose().map_err(|e| CheckError::NotAsked(e.to_string()))?;
     let mut taken = |text: &str| match &regex {
@@ -121,6 +132,7 @@ fn files(
             Some(found) => found.get(1).or_else(|| found.get(0)).map_or(Ok(()), |part| see(part.as_str())),
         },
     };
+    let mut unread = 0;
     for entry in restored.tree.walk()? {
         let entry = entry?;
         let EntryKind::File { size, .. } = entry.kind else { continue };
@@ -131,7 +143,7 @@ fn files(
             None => taken(&String::from_utf8_lossy(entry.path.as_bytes()))?,
             Some(field) => {
                 let mut outcome = Ok(());
-                fields::of_file(&entry.path, size, restored.tree.open(&entry.path)?, field, &mut |text| {
+                unread += fields::of_file(&entry.path, size, restored.tree.open(&entry.path)?, field, &mut |text| {
                     if outcome.is_ok() {
                         outcome = taken(text);
                     }
@@ -140,7 +152,7 @@ fn files(
             }
         }
     }
-    Ok(())
+    Ok(unread)
 }
 
 /// A set of values.

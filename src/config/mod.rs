@@ -4,6 +4,7 @@
 //! so that each mistake knows its line; what a schema cannot say is checked after that. Nothing is fetched here.
 
 mod check;
+mod check_file;
 mod component;
 mod definition;
 mod mistakes;

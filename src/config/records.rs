@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::check_file::CheckTable;
 use super::scenario::Reader;
-use super::scenario_file::CheckTable;
 use crate::checks::is_fhir_type;
 use crate::domain::{CheckKind, Comparison, DicomFolder, DicomIndex, FhirStore, Hl7Archive, RestorePath};
 

@@ -7,11 +7,12 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::check_file::CheckTable;
 use super::component::is_service;
 use super::mistakes::{Collector, ConfigError};
 use super::scenario_file::{
-    AddressingWord, CheckTable, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord,
-    SelectTable, SourceLimitsTable, SourceTable, UnlockTable,
+    AddressingWord, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord, SelectTable,
+    SourceLimitsTable, SourceTable, UnlockTable,
 };
 use super::schema;
 use crate::domain::{
@@ -81,21 +82,6 @@ fn requirement(word: &RequireWord) -> Requirement {
         RequireWord::NoSwap => Requirement::NoSwap,
         RequireWord::Landlock => Requirement::Landlock,
     }
-}
-
-/// The path by its names alone: what is shown inside lies at the place that it says.
-fn without_dots(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::ParentDir => {
-                plain.pop();
-            }
-            std::path::Component::CurDir => {}
-            part => plain.push(part),
-        }
-    }
-    plain
 }
 
 pub(super) struct Reader<'a> {
@@ -414,7 +400,7 @@ impl Reader<'_> {
             max_ratio: table.max_ratio.unwrap_or(defaults.max_ratio),
             max_depth: table.max_depth.unwrap_or(defaults.max_depth),
             require: table.require.iter().map(requirement).collect(),
-            tools: table.tools.iter().map(|path| without_dots(&self.path(path))).collect(),
+            tools: self.directories_of_tools(&table.tools),
             ..defaults
         };
         if let Some(processors) = table.cpus {

@@ -1,10 +1,11 @@
-//! A step by a foreign tool: from its table to a valid step.
+//! Foreign tools: where their programs are, and from the table of a step to a valid step.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::scenario::Reader;
 use super::scenario_file::{ReadsWord, RestoreTable, SnapshotsTable, WritesWord};
-use crate::domain::{Placeholder, Snapshots, Template, ToolReads, ToolStep, ToolWrites};
+use crate::domain::{OWN_PLACES, Placeholder, Snapshots, Template, ToolReads, ToolStep, ToolWrites};
 
 /// What the places of a step may be filled with.
 struct Fillings<'a> {
@@ -25,6 +26,18 @@ enum Secrets {
 }
 
 impl Reader<'_> {
+    /// Directories of programs, which the sandbox shows where they are on the host.
+    pub(super) fn directories_of_tools(&mut self, paths: &[String]) -> Vec<PathBuf> {
+        let tools: Vec<PathBuf> = paths.iter().map(|path| without_dots(&self.path(path))).collect();
+        for (number, tool) in tools.iter().enumerate() {
+            if let Some(place) = OWN_PLACES.iter().find(|place| tool.starts_with(place)) {
+                let what = format!("{} lies below {place}, of which every sandbox has one of its own", tool.display());
+                self.wrong(&format!("sandbox.tools.{number}"), what, "install the tools elsewhere, as below /opt");
+            }
+        }
+        tools
+    }
+
     pub(super) fn tool(&mut self, at: &str, table: &RestoreTable, objects: bool, snapshot: bool) -> Option<ToolStep> {
         let RestoreTable::Tool { tool, version, command, env, secrets, files, reads, writes, exit, cannot_run, snapshots } = table else {
             return None;
@@ -177,4 +190,19 @@ fn is_plain(name: &str) -> bool {
     (1..=48).contains(&name.len())
         && !name.starts_with('.')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+}
+
+/// The path by its names alone: what is shown inside lies at the place that it says.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                plain.pop();
+            }
+            std::path::Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
 }

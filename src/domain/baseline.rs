@@ -198,6 +198,13 @@ impl Deviations {
         found.additional.extend(now.tables.keys().filter(|name| !then.tables.contains_key(*name)).map(table));
         found
     }
+
+    /// Of two that should be the same, neither came first: what only one of them has is missing in the other.
+    pub fn both_ways(mut self) -> Self {
+        self.compared += self.additional.len() as u64;
+        self.missing.append(&mut self.additional);
+        self
+    }
 }
 
 /// The last drill of a scenario that passed, from its verified evidence.

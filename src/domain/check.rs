@@ -1,11 +1,14 @@
-//! Checks: what is asked of the restored system.
+//! Checks: what is asked of the restored system, and what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Comparison, DicomFolder, DrillId, FhirStore, Hl7Archive, IntegrityDepth, ObjectClass, Period, Sample, Severity, Timestamp};
+use super::{
+    Comparison, DicomFolder, DrillId, FhirStore, Finding, Hl7Archive, IntegrityDepth, ObjectClass, Period, Sample, Seen, Severity,
+    Timestamp,
+};
 
 /// One check.
 #[derive(Debug, Clone, PartialEq)]
@@ -320,4 +323,42 @@ pub enum FreshnessSource {
         /// The query.
         query: String,
     },
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum CheckOutcome {
+    /// Asked, and answered yes.
+    Passed,
+    /// Asked, and answered yes with a warning.
+    Warned,
+    /// Asked, and answered no.
+    Failed,
+    /// Could not be asked. Never a pass.
+    CouldNotRun,
+}
+
+/// One check of a drill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
+pub struct CheckReport {
+    /// The check's name in the scenario.
+    pub name: String,
+    /// Its kind, as `manifest`.
+    pub kind: String,
+    /// How it ended.
+    pub outcome: CheckOutcome,
+    /// What it expected, in words without restored data.
+    pub expected: String,
+    /// What it observed, in words without restored data.
+    pub observed: String,
+    /// How many assertions about restored content it made.
+    pub assertions: u32,
+    /// What it found.
+    pub findings: Vec<Finding>,
+    /// What it observed of a database, for later drills; absent for other checks and in evidence of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
 }

@@ -5,9 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ByteSize, DrillId, LockMode, ObjectClass, Period, Pseudonym, RecordProblem, Right, Seen, ServiceProblem, Timestamp, TreeSummary,
-};
+use super::{ByteSize, DrillId, LockMode, ObjectClass, Period, Pseudonym, RecordProblem, Right, ServiceProblem, Timestamp, TreeSummary};
 
 /// Who is to blame, decided where the fact is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -571,42 +569,4 @@ impl fmt::Display for FindingKind {
             K::DataAsOf { at } => write!(f, "newest data found: {}", at.to_human()),
         }
     }
-}
-
-/// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum CheckOutcome {
-    /// Asked, and answered yes.
-    Passed,
-    /// Asked, and answered yes with a warning.
-    Warned,
-    /// Asked, and answered no.
-    Failed,
-    /// Could not be asked. Never a pass.
-    CouldNotRun,
-}
-
-/// One check of a drill.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "runner", derive(schemars::JsonSchema))]
-pub struct CheckReport {
-    /// The check's name in the scenario.
-    pub name: String,
-    /// Its kind, as `manifest`.
-    pub kind: String,
-    /// How it ended.
-    pub outcome: CheckOutcome,
-    /// What it expected, in words without restored data.
-    pub expected: String,
-    /// What it observed, in words without restored data.
-    pub observed: String,
-    /// How many assertions about restored content it made.
-    pub assertions: u32,
-    /// What it found.
-    pub findings: Vec<Finding>,
-    /// What it observed of a database, for later drills; absent for other checks and in evidence of older versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen: Option<Seen>,
 }

@@ -17,6 +17,7 @@ mod lock;
 mod lsn;
 mod mariadb;
 mod objective;
+mod order;
 mod path;
 mod pattern;
 mod point;
@@ -40,8 +41,8 @@ pub use chain::{
     Caches, ChainFile, ChainSummary, LockPolicyVerdict, LockTotals, ObjectRead, RangeRead, Reader, ReaderTotals, RestoreChain,
 };
 pub use check::{
-    BaselineSource, CanarySource, CheckKind, CheckSpec, ContentAgainst, DatabaseRef, FreshnessSource, PlantedCanary, ReferenceSet,
-    Regression, SqlAsk, SqlExpect,
+    BaselineSource, CanarySource, CheckKind, CheckOutcome, CheckReport, CheckSpec, ContentAgainst, DatabaseRef, FreshnessSource,
+    PlantedCanary, ReferenceSet, Regression, SqlAsk, SqlExpect,
 };
 pub use comparison::{Comparison, ComparisonError, Operator};
 pub use database::{Fingerprint, IntegrityAnswer, IntegrityDepth, ObjectClass, Sample, SchemaObject};
@@ -49,14 +50,15 @@ pub use definition::{Ask, DefinedStep, Definition, LoadCommand, Place, Text};
 pub use digest::{Blake3, DigestError, Pseudonym, Sha256};
 pub use egress::{Egress, EgressAttempt, EgressPolicy, EgressProtocol};
 pub use event::{
-    Disposal, DrillEvent, DrillEventKind, DrillId, DrillState, EventOrderError, Phase, Plan, Probe, RestoredFacts, RunnerFacts,
-    SandboxFacts, Sanitization, SelectedPoint, Trigger, phase_lengths,
+    Disposal, DrillEvent, DrillEventKind, DrillId, Phase, Plan, Probe, RestoredFacts, RunnerFacts, SandboxFacts, Sanitization,
+    SelectedPoint, Trigger,
 };
-pub use finding::{Cause, CheckOutcome, CheckReport, Finding, FindingKind, Severity};
+pub use finding::{Cause, Finding, FindingKind, Severity};
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
 pub use lsn::{Lsn, LsnError};
 pub use mariadb::{MariaDbBackup, MariaDbStep};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
+pub use order::{DrillState, EventOrderError, phase_lengths};
 pub use path::{PathError, RestorePath};
 pub use pattern::{NameMatch, PatternError, PointPattern};
 pub use point::{Moment, MomentError, ObjectRef, PointForm, RecoveryPoint, SelectError, Selection, Selector, Transport, select};
@@ -64,7 +66,7 @@ pub use records::{DicomFolder, DicomIndex, FhirStore, Hl7Archive, RecordProblem}
 pub use recount::{Recount, recount};
 pub use rights::{May, RIGHTS_AGE, Right, RightsFacts, RightsPolicy, judge_rights};
 pub use scenario::{
-    Addressing, Component, Criticality, LockRequirement, PlanRef, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName,
+    Addressing, Component, Criticality, LockRequirement, OWN_PLACES, PlanRef, Policy, ResourceLimits, RestoreStep, Scenario, ScenarioName,
     ScenarioNameError, ScratchKind, SecretRef, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
 };
 pub use schedule::{MissedPolicy, Retry, Schedule, Window, WindowError};

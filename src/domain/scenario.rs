@@ -228,6 +228,9 @@ pub enum ScratchKind {
     Directory,
 }
 
+/// Places that a sandbox has of its own: what the host has there cannot be shown inside.
+pub const OWN_PLACES: [&str; 7] = ["/tmp", "/run", "/proc", "/dev", "/etc", "/data", "/kit"];
+
 /// What a drill may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceLimits {

@@ -282,7 +282,7 @@ pub enum ServiceProblem {
     LogDamaged,
     /// Recovery ended before the point that was asked for.
     TargetNotReached,
-    /// The server ended while it started.
+    /// The server ended by itself.
     Crashed,
     /// The server runs and does not answer.
     NeverReady,
@@ -316,7 +316,7 @@ impl ServiceProblem {
             P::LogHole => "the log has a hole",
             P::LogDamaged => "the log is damaged",
             P::TargetNotReached => "recovery did not reach the point that was asked for",
-            P::Crashed => "the server ended while it started",
+            P::Crashed => "the server crashed",
             P::NeverReady => "the server never became usable",
             P::Empty => "the server answers, and has nothing",
             P::WrongServer => "the server that answers is not the one that was started",

@@ -2,21 +2,20 @@
 //! the backup and the tool.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 
 use super::blame::Stop;
-use super::leash::{Ended, LAST_MOMENTS, Leash};
+use super::leash::{Ended, Leash};
 use super::names::{nobody, object_name, output_name};
 use super::{RecordError, Recorder, Services, as_of, chain, steps};
 use crate::domain::{
-    ByteSize, CaptureSource, Cause, DrillEventKind, Elapsed, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader,
-    RecoveryPoint, RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep,
-    ToolWrites,
+    ByteSize, CaptureSource, Cause, DrillEventKind, EntryKind, Finding, FindingKind, ObjectRef, Phase, PointForm, Reader, RecoveryPoint,
+    RefusedWrite, RestoredFacts, Scenario, Selector, ServedFacts, StorageLocation, Template, ToolFacts, ToolReads, ToolStep, ToolWrites,
 };
 use crate::restore::Restored;
 use crate::restore::tool::{self, Around, Fillings, GatewayPlaces, MirrorError, MirrorInto, Secrets, ToolError};
@@ -67,15 +66,17 @@ fn bucket_of(scenario: &Scenario) -> &str {
 /// drill from outside ends it without.
 pub(super) struct Bench<'a> {
     steps: Vec<(&'a ToolStep, Secrets)>,
+    /// Directories of programs that the scenario names.
+    directories: &'a [PathBuf],
     /// The tools, each once.
     pub(super) tools: Vec<ToolFacts>,
     view: VaultView,
     gateway: Option<Gateway>,
     fillings: Fillings,
-    /// When the drill's time is over, on the monotonic clock.
-    ends: Elapsed,
     /// The mirror stands already: a tool had to list its recovery points from it.
     mirrored: bool,
+    /// Entries of the storage that the mirror has not: no request can be made of their names.
+    left_out: u64,
 }
 
 /// Finds the tools, opens the storage, starts the gateway; nothing is read of the backup yet. Other components may follow, unless this
@@ -88,7 +89,6 @@ pub(super) async fn open<'a>(
     views: &chain::Views,
     last: bool,
 ) -> Result<Bench<'a>, Stop> {
-    let ends = Elapsed::from_duration(services.clock.monotonic().as_duration() + scenario.limits.time.as_duration());
     let fillings = Fillings { component: scenario.within.clone(), ..Fillings::default() };
     furnish(sandbox, &fillings.repository())?;
     steps::root_of(scenario.within.as_deref(), sandbox)?;
@@ -119,26 +119,16 @@ pub(super) async fn open<'a>(
         fillings.gateway = Some(places);
         gateway = Some(started);
     }
-    Ok(Bench { steps, tools, view, gateway, fillings, ends, mirrored: false })
+    Ok(Bench { steps, directories: &scenario.limits.tools, tools, view, gateway, fillings, mirrored: false, left_out: 0 })
 }
 
 /// Directories in the kit for the tools' own.
 fn furnish(sandbox: &Sandbox, repository: &str) -> Result<(), SandboxError> {
     let (kit, owner) = (sandbox.kit()?, sandbox.owner());
-    let made = || -> rustix::io::Result<()> {
-        for name in [tool::HOME, tool::TEMPORARY, repository] {
-            match rustix::fs::mkdirat(&kit, name, Mode::RWXU) {
-                // of the component before
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let room = rustix::fs::openat(&kit, name, flags, Mode::empty())?;
-            rustix::fs::fchown(&room, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-        }
-        Ok(())
-    };
-    made().map_err(|e| SandboxError::Io { step: "furnish the kit", source: e.into() })
+    for name in [tool::HOME, tool::TEMPORARY, repository] {
+        owner.directory(&kit, name, Mode::RWXU).map_err(|e| SandboxError::Io { step: "furnish the kit", source: e.into() })?;
+    }
+    Ok(())
 }
 
 fn serve(
@@ -184,7 +174,7 @@ impl Bench<'_> {
             recorder.record(DrillEventKind::ToolFound { tool: tool.clone() })?;
         }
         recorder.found(as_of::remarks(selector, self.view.as_of()))?;
-        let (seen, remarks) = self.points(scenario, services, sandbox, leash).await?;
+        let (seen, remarks) = self.points(scenario, services, sandbox, leash).await?; // which may mirror what it lists them from
         recorder.found(remarks)?;
         let point = steps::selected(&self.view, &seen, &[], selector)?;
         match point.form {
@@ -194,6 +184,14 @@ impl Bench<'_> {
         }
         steps::announce(&point, &seen, "not asked: a foreign tool's repository", scenario, services, recorder)?;
         let objects = self.preflight(scenario, services, sandbox, &point, recorder).await?;
+        if self.left_out > 0 {
+            let detail = format!(
+                "{} entries of the storage are not in the mirror that the tool reads: no request can be made of their names, which have \
+                 empty, `.` or `..` parts or are no text, or they are no files",
+                self.left_out
+            );
+            recorder.found([Finding::warning("preflight", Cause::Runner, FindingKind::Remark { detail })])?;
+        }
         self.restore(scenario, services, sandbox, &objects, leash, recorder).await
     }
 
@@ -216,7 +214,7 @@ impl Bench<'_> {
                     self.mirrored = true;
                 }
                 let (step, secrets) = &self.steps[lister];
-                self.listed(step, secrets, scenario, services, sandbox).await
+                self.listed(step, secrets, services, sandbox, leash).await
             }
             None => Ok((vec![self.repository(scenario).await?], Vec::new())),
         }
@@ -226,12 +224,12 @@ impl Bench<'_> {
         &self,
         step: &ToolStep,
         secrets: &Secrets,
-        scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
+        leash: &Leash,
     ) -> Result<(Vec<RecoveryPoint>, Vec<Finding>), Stop> {
         let Some(snapshots) = &step.snapshots else { return Ok((Vec::new(), Vec::new())) };
-        let exit = self.run(Phase::Locate, (step, secrets), &snapshots.command, scenario, services, sandbox).await?;
+        let exit = self.run(Phase::Locate, (step, secrets), &snapshots.command, services, sandbox, leash).await?;
         let told = |error: &ToolError| Stop::tool("locate", &step.tool, error, Some(keep_output(services, &exit)));
         if exit.truncated() {
             return Err(told(&ToolError::NoList { why: format!("it is longer than {}", ByteSize(LISTING as u64)) }));
@@ -247,7 +245,7 @@ impl Bench<'_> {
     }
 
     /// The repository as a whole, where nothing says what it holds. Objects are kept where they will be mirrored.
-    async fn repository(&self, scenario: &Scenario) -> Result<RecoveryPoint, Stop> {
+    async fn repository(&mut self, scenario: &Scenario) -> Result<RecoveryPoint, Stop> {
         let survey = if self.reads_directory() {
             self.whole("locate", scenario).await?
         } else {
@@ -265,7 +263,7 @@ impl Bench<'_> {
 
     /// Pins what will be mirrored, and refuses what scratch cannot take.
     async fn preflight(
-        &self,
+        &mut self,
         scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
@@ -289,13 +287,14 @@ impl Bench<'_> {
     }
 
     /// Every object of the repository: part of one is none, so more than may be mirrored is an end.
-    async fn whole(&self, phase: &str, scenario: &Scenario) -> Result<Survey, Stop> {
+    async fn whole(&mut self, phase: &str, scenario: &Scenario) -> Result<Survey, Stop> {
         let keep = usize::try_from(scenario.limits.max_files).unwrap_or(usize::MAX);
         let survey = self.view.survey(keep).await.map_err(|e| Stop::vault(phase, &e, nobody()))?;
         if survey.objects > survey.kept.len() as u64 {
             let kind = FindingKind::BudgetExceeded { budget: "files".to_owned(), limit: scenario.limits.max_files };
             return Err(Stop::one(Finding::runner(phase, kind)));
         }
+        self.left_out = survey.skipped;
         Ok(survey)
     }
 
@@ -340,7 +339,7 @@ impl Bench<'_> {
         }
         let mut last = None;
         for (step, secrets) in &self.steps {
-            let exit = self.run(Phase::Restore, (step, secrets), &step.command, scenario, services, sandbox).await?;
+            let exit = self.run(Phase::Restore, (step, secrets), &step.command, services, sandbox, leash).await?;
             last = Some((step, exit));
         }
         let root = steps::root_of(scenario.within.as_deref(), sandbox)?;
@@ -359,6 +358,10 @@ impl Bench<'_> {
         match last {
             Some((step, exit)) if tool::says_it_could_not(step, &exit) => {
                 let error = ToolError::SaysSo { how: "it restored nothing".to_owned() };
+                Stop::tool("restore", &step.tool, &error, Some(keep_output(services, &exit)))
+            }
+            Some((step, exit)) if step.reads == ToolReads::Directory && self.left_out > 0 => {
+                let error = ToolError::PartOnly { how: "it restored nothing".to_owned(), left_out: self.left_out };
                 Stop::tool("restore", &step.tool, &error, Some(keep_output(services, &exit)))
             }
             _ => {
@@ -417,13 +420,13 @@ impl Bench<'_> {
         phase: Phase,
         (step, secrets): (&ToolStep, &Secrets),
         command: &[Template],
-        scenario: &Scenario,
         services: &Services<'_>,
         sandbox: &Sandbox,
+        leash: &Leash,
     ) -> Result<Exit, Stop> {
-        let left = self.ends.since(services.clock.monotonic()).as_duration().saturating_sub(LAST_MOMENTS);
+        let left = leash.left(services.clock);
         let told = |error: &ToolError, output| Stop::tool(phase.word(), &step.tool, error, output);
-        let mut spec = tool::prepare(step, command, &self.fillings, secrets, &scenario.limits.tools, left.max(Duration::from_secs(1)))
+        let mut spec = tool::prepare(step, command, &self.fillings, secrets, self.directories, left.max(Duration::from_secs(1)))
             .map_err(|e| told(&e, None))?;
         spec.output_cap = if phase == Phase::Locate { LISTING } else { OUTPUT };
         let before = self.around(sandbox);
@@ -445,12 +448,12 @@ impl Bench<'_> {
 
     fn around(&self, sandbox: &Sandbox) -> Around {
         let facts = self.gateway.as_ref().map(Gateway::troubles).unwrap_or_default();
-        let writes = refused_writes(&facts);
         Around {
             attempts: sandbox.attempts_so_far(),
-            writes: writes.iter().map(|r| r.times).sum(),
-            first_write: writes.first().map(|r| r.operation.clone()),
-            asked: self.gateway.as_ref().map(|_| facts.requests.values().sum::<u64>() + facts.refused_total + facts.bad_signatures),
+            writes: count_of_writes(&facts),
+            first_write: refused_writes(&facts).next().map(|r| r.operation.clone()),
+            asked: self.gateway.as_ref().map(|_| facts.requests.values().sum::<u64>() + facts.refused_total() + facts.bad_signatures),
+            left_out: self.left_out,
         }
     }
 
@@ -491,13 +494,11 @@ impl Bench<'_> {
 }
 
 fn served(facts: &GatewayFacts, services: &Services<'_>) -> ServedFacts {
-    let writes = refused_writes(facts);
     ServedFacts {
         requests: facts.requests.iter().filter(|(operation, _)| !is_write(operation)).map(|(o, n)| (o.clone(), *n)).collect(),
         bytes: facts.bytes_served,
-        refused: writes.iter().map(|r| r.times).sum(),
-        refusals: writes
-            .iter()
+        refused: count_of_writes(facts),
+        refusals: refused_writes(facts)
             .take(REFUSALS)
             .map(|r| RefusedWrite {
                 operation: r.operation.clone(),
@@ -511,9 +512,14 @@ fn served(facts: &GatewayFacts, services: &Services<'_>) -> ServedFacts {
     }
 }
 
-/// What a tool tried to change; the gateway refuses looking beyond the prefix as well.
-fn refused_writes(facts: &GatewayFacts) -> Vec<&Refused> {
-    facts.refused.iter().filter(|refused| is_write(&refused.operation)).collect()
+/// What a tool tried to change, the first kinds of it; the gateway refuses looking beyond the prefix as well.
+fn refused_writes(facts: &GatewayFacts) -> impl Iterator<Item = &Refused> {
+    facts.refused.iter().filter(|refused| is_write(&refused.operation))
+}
+
+/// How often it tried.
+fn count_of_writes(facts: &GatewayFacts) -> u64 {
+    facts.refusals.iter().filter(|(operation, _)| is_write(operation)).map(|(_, times)| times).sum()
 }
 
 /// By S3's names of operations: what does not look, writes.

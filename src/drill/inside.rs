@@ -4,7 +4,7 @@ use super::blame::Stop;
 use super::chain::Views;
 use super::foreign::Bench;
 use super::leash::{Ended, LAST_WORDS, Leash};
-use super::services::{bring_up, time_left};
+use super::services::bring_up;
 use super::steps::{Parts, inspect, locate, preflight, restore, verify};
 use super::{Part, Recorder, Services, foreign};
 use crate::domain::{DrillEventKind, Phase, Scenario, Selector};
@@ -19,7 +19,7 @@ pub(super) async fn in_sandbox(
     sandbox: &Sandbox,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
-    let (leash, mut idle) = Leash::new();
+    let (leash, mut idle) = Leash::new(services.clock, scenario.limits.time);
     let (flag, ended) = (leash.flag.clone(), leash.ended.clone());
     let views = Views::default();
     let outcome = tokio::select! {
@@ -50,7 +50,7 @@ async fn work(
     views: &Views,
     recorder: &mut Recorder<'_>,
 ) -> Result<(), Ended> {
-    let left = time_left(services, recorder, scenario);
+    let left = || leash.left(services.clock);
     let mut restored = Parts::new();
     let mut bench = None;
     let mut outcome = Ok(());

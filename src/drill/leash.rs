@@ -1,9 +1,13 @@
 //! How work in the sandbox ends: by itself, because there is nothing more to do, or because somebody ends it.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use super::RecordError;
 use super::blame::Stop;
+use crate::clock::Clock;
+use crate::domain::{Elapsed, Period};
 use crate::restore::CancelFlag;
 
 /// How the work in the sandbox ended early.
@@ -27,22 +31,31 @@ impl<E: Into<Stop>> From<E> for Ended {
 }
 
 /// How long a blocking thread gets to notice that the drill is over.
-pub(super) const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// What is left of the drill's time for telling what a program that hangs had done.
-pub(super) const LAST_MOMENTS: std::time::Duration = std::time::Duration::from_secs(5);
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
-/// What work on blocking threads carries: what ends it, at work and while it waits for the storage, and a sign of life.
+/// What all work in the sandbox carries: how long it may last; on blocking threads, what ends it, at work and while it waits for the
+/// storage, and a sign of life.
 pub(super) struct Leash {
     pub(super) flag: CancelFlag,
     pub(super) ended: CancellationToken,
     pub(super) working: tokio::sync::mpsc::Sender<()>,
+    /// When its time is over, on the monotonic clock.
+    ends: Elapsed,
 }
 
 impl Leash {
-    /// One, and what ends when nobody is on it any more.
-    pub(super) fn new() -> (Self, tokio::sync::mpsc::Receiver<()>) {
+    /// One of so much time from now on, and what ends when nobody is on it any more.
+    pub(super) fn new(clock: &dyn Clock, time: Period) -> (Self, tokio::sync::mpsc::Receiver<()>) {
         let (working, idle) = tokio::sync::mpsc::channel(1);
-        (Self { flag: CancelFlag::default(), ended: CancellationToken::new(), working }, idle)
+        let ends = Elapsed::from_duration(clock.monotonic().as_duration() + time.as_duration());
+        (Self { flag: CancelFlag::default(), ended: CancellationToken::new(), working, ends }, idle)
+    }
+
+    /// What is left of its time, last moments set aside.
+    pub(super) fn left(&self, clock: &dyn Clock) -> Duration {
+        self.ends.since(clock.monotonic()).as_duration().saturating_sub(LAST_MOMENTS)
     }
 }

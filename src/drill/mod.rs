@@ -174,8 +174,8 @@ pub struct Looked {
 pub async fn look(scenario: &Scenario, selector: &Selector, services: &Services<'_>, id: DrillId) -> Result<Looked, Stop> {
     let sandbox = crate::sandbox::provision(&sandbox_spec(scenario, services, id)).await?;
     let asked = async {
+        let (leash, _idle) = leash::Leash::new(services.clock, scenario.limits.time);
         let mut bench = foreign::open(scenario, selector, services, &sandbox, &chain::Views::default(), true).await?;
-        let (leash, _idle) = leash::Leash::new();
         let points = bench.points(scenario, services, &sandbox, &leash).await;
         let tools = bench.tools.clone();
         bench.stop().await;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 
 use super::blame::Stop;
-use super::leash::{Ended, LAST_MOMENTS};
+use super::leash::Ended;
 use super::names::output_name;
 use super::{Recorder, Services};
 use crate::checks::{Databases, NoAnswer, Rows};
@@ -85,16 +85,6 @@ fn shop<'a>(
         nonce: HEXLOWER.encode(&random),
         remarks: Mutex::default(),
     })
-}
-
-/// What is left of the drill's time, last moments set aside.
-pub(super) fn time_left<'a>(
-    services: &'a Services<'a>,
-    recorder: &Recorder<'_>,
-    scenario: &Scenario,
-) -> impl Fn() -> Duration + Send + Sync + 'a {
-    let ends = recorder.began().as_duration() + scenario.limits.time.as_duration();
-    move || ends.saturating_sub(services.clock.monotonic().as_duration()).saturating_sub(LAST_MOMENTS)
 }
 
 fn remarks(step: &ServiceStep, shop: &Shop<'_>, services: &Services<'_>) -> Vec<Finding> {

@@ -3,8 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 
 use super::blame::Stop;
 use super::checks::{InSandbox, RestoredTree};
@@ -349,18 +348,9 @@ pub(super) async fn restore(
 pub(super) fn root_of(within: Option<&str>, sandbox: &Sandbox) -> Result<OwnedFd, SandboxError> {
     let root = sandbox.root()?;
     let Some(within) = within else { return Ok(root) };
-    let made = || -> rustix::io::Result<OwnedFd> {
-        match rustix::fs::mkdirat(&root, within, Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(&root, within, flags, Mode::empty())?;
-        let owner = sandbox.owner();
-        rustix::fs::fchown(&directory, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-        Ok(directory)
-    };
-    made().map_err(|e| SandboxError::Io { step: "make a component's directory", source: e.into() })
+    let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+    let made = sandbox.owner().directory(&root, within, mode);
+    made.map_err(|e| SandboxError::Io { step: "make a component's directory", source: e.into() })
 }
 
 /// What of a system was restored: each component's name with its tree; one without a name where it has no components.

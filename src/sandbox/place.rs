@@ -22,9 +22,10 @@ use super::encrypted::{self, Encrypted};
 use super::error::{SandboxError, Step};
 use super::facts::{self, ByCgroup};
 use super::helper::{HELPER_ARGUMENT, INNER_ID, clone_shown};
+use super::owner::Owner;
 use super::registry::{Claim, ProcessRef, Record};
 use super::scratch::{self, KIT, PlainDirectory, Rooms, TREE};
-use super::spec::{CommandSpec, Exit, Isolation, Owner, SandboxSpec};
+use super::spec::{CommandSpec, Exit, Isolation, SandboxSpec};
 use super::swap::{self, SwapGuard};
 use super::sys::{clone_open_tree, make_tmpfs};
 use super::wire::{FromHelper, HostDirectory, IdMap, LockDown, ScratchOrder, Setup, Shown, ShownKind, ToHelper};
@@ -292,8 +293,7 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
             let top = scratch::open_mount(&mount).step("open the scratch")?;
             if let IdMap::Range { base, .. } = ids {
                 // The helper passes through here, as user 0 of the map.
-                let (uid, gid) = (rustix::fs::Uid::from_raw(base), rustix::fs::Gid::from_raw(base));
-                rustix::fs::fchown(&top, Some(uid), Some(gid)).step("furnish the scratch")?;
+                Owner { uid: base, gid: base }.gets(&top).step("furnish the scratch")?;
             }
             held.rooms = Some(Rooms::make(&top, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
             fds.push(mount);
@@ -304,8 +304,7 @@ async fn isolated(spec: &SandboxSpec) -> Result<Held, SandboxError> {
             let mount = encrypted::make_volume(spec, &mut held, inodes(limits)).await?;
             let top = scratch::open_mount(&mount).step("open the scratch")?;
             if let IdMap::Range { base, .. } = ids {
-                let (uid, gid) = (rustix::fs::Uid::from_raw(base), rustix::fs::Gid::from_raw(base));
-                rustix::fs::fchown(&top, Some(uid), Some(gid)).step("furnish the scratch")?;
+                Owner { uid: base, gid: base }.gets(&top).step("furnish the scratch")?;
             }
             held.rooms = Some(Rooms::make(&top, held.owner.uid, held.owner.gid).step("furnish the scratch")?);
             fds.push(mount);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{Limit, SandboxError};
-use crate::domain::{ByteSize, DrillId, Elapsed, ResourceLimits};
+use crate::domain::{ByteSize, DrillId, Elapsed, OWN_PLACES, ResourceLimits};
 
 /// Whether a drill may go on where processes cannot be isolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,8 +94,7 @@ impl SandboxSpec {
         if self.tools.iter().any(|t| t.inside.components().any(|c| matches!(c, std::path::Component::ParentDir))) {
             return bad("directories of tools have no `..`");
         }
-        let own = ["/tmp", "/run", "/proc", "/dev", "/etc", super::DATA_DIRECTORY, super::KIT_DIRECTORY];
-        if let Some(place) = own.iter().find(|own| self.tools.iter().any(|t| t.inside.starts_with(own))) {
+        if let Some(place) = OWN_PLACES.iter().find(|own| self.tools.iter().any(|t| t.inside.starts_with(own))) {
             return Err(SandboxError::Spec { what: format!("a directory of tools below {place}, which the sandbox has of its own") });
         }
         let is_host = |name: &str| {
@@ -253,17 +252,10 @@ impl fmt::Debug for Exit {
     }
 }
 
-/// The user and group inside, as the host sees them: restored files are given to them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    /// User id on the host.
-    pub uid: u32,
-    /// Group id on the host.
-    pub gid: u32,
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn spec(id: &str) -> SandboxSpec {
@@ -276,6 +268,14 @@ mod tests {
         for id in ["", "..", "a/b", "a b", &"x".repeat(65)] {
             assert!(matches!(spec(id).check(), Err(SandboxError::Spec { .. })), "{id}");
         }
+    }
+
+    #[test]
+    fn its_own_places_are_those_that_it_makes() {
+        for place in [super::super::DATA_DIRECTORY, super::super::KIT_DIRECTORY] {
+            assert!(OWN_PLACES.contains(&place), "{place}");
+        }
+        assert!(Path::new(super::super::PRIVATE_FILES).starts_with("/run"));
     }
 
     #[test]

@@ -263,7 +263,7 @@ async fn objects_are_shown_as_s3_shows_them_and_read_into_the_chain() {
     assert!(matches!(chain.objects[0].lock.state, LockState::Locked { .. }), "{chain:?}");
     assert!(matches!(chain.objects[1].lock.state, LockState::NotLocked), "{chain:?}");
     let facts = served.gateway.stop().await;
-    assert_eq!((facts.missing, facts.failures.len(), facts.refused_total, facts.bad_signatures), (4, 0, 0, 0), "{facts:?}");
+    assert_eq!((facts.missing, facts.failures.len(), facts.refused_total(), facts.bad_signatures), (4, 0, 0, 0), "{facts:?}");
     assert_eq!(facts.bytes_served, served.bytes.load(Ordering::Relaxed));
     assert_eq!(facts.requests["HeadObject"], 3);
 }
@@ -753,7 +753,7 @@ async fn restic_restores_straight_through_it_and_only_get_and_head_reach_the_sto
         ok(restic(&served.url(), BUCKET, &served.keys.access_key, served.keys.secret_key(), &args));
         same_tree(&data, &target);
         let facts = served.gateway.stop().await;
-        assert!(facts.failures.is_empty() && facts.refused_total == 0 && facts.bad_signatures == 0, "{facts:?}");
+        assert!(facts.failures.is_empty() && facts.refused_total() == 0 && facts.bad_signatures == 0, "{facts:?}");
         assert_eq!(facts.overlay_objects, 0, "restic removes its lock");
         assert_eq!(facts.requests.contains_key("PutObject"), flags.is_empty());
     }

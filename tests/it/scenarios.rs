@@ -39,6 +39,15 @@ pub fn at_home(home: &Home, name: &str, place: &[(&str, toml::Value)]) -> PathBu
     home.write(&format!("scenarios/{name}.toml"), toml::to_string(&table).unwrap())
 }
 
+/// Likewise, for backups in `backups/` at home.
+pub fn at_home_in_a_directory(home: &Home, name: &str) -> PathBuf {
+    let scenario = at_home(home, name, &[("url", "file:../backups".into())]);
+    // a directory has no endpoint
+    let text = fs::read_to_string(&scenario).unwrap();
+    fs::write(&scenario, text.lines().filter(|l| !l.starts_with("endpoint")).collect::<Vec<_>>().join("\n")).unwrap();
+    scenario
+}
+
 #[test]
 fn every_scenario_given_away_has_its_test() {
     let names = |folder: &str| -> Vec<String> {
@@ -60,14 +69,18 @@ fn every_scenario_given_away_has_its_test() {
         include_str!("recipes/databases.rs"),
         include_str!("recipes/services.rs"),
         include_str!("recipes/mariadb.rs"),
+        include_str!("recipes/pitr.rs"),
+        include_str!("recipes/postgres.rs"),
         include_str!("recipes/sqlite.rs"),
     ];
     let tested: BTreeSet<String> = there
         .iter()
         .filter(|name| {
             let stem = name.strip_suffix(".toml").unwrap_or(name);
-            let call = |home: &str| format!("at_home({home}, \"{stem}\"");
-            sources.iter().any(|source| source.contains(&call("&home")) || source.contains(&call("home")))
+            let calls = ["at_home", "at_home_in_a_directory"]
+                .iter()
+                .flat_map(|make| [format!("{make}(&home, \"{stem}\""), format!("{make}(home, \"{stem}\"")]);
+            calls.into_iter().any(|call| sources.iter().any(|source| source.contains(&call)))
         })
         .cloned()
         .collect();
@@ -131,11 +144,7 @@ fn a_script_of_tar_zstd_and_age() {
         "tar -C tree -cf - . | zstd -q | age -r $RECIPIENT > {object}; cp {object} backups/lab-test-{}",
         home.bare_name(0)
     ));
-    let place = [("url", "file:../backups".into())];
-    // a directory has no endpoint
-    let scenario = at_home(&home, "tar-zstd-age", &place);
-    let text = fs::read_to_string(&scenario).unwrap();
-    fs::write(&scenario, text.lines().filter(|l| !l.starts_with("endpoint")).collect::<Vec<_>>().join("\n")).unwrap();
+    let scenario = at_home_in_a_directory(&home, "tar-zstd-age");
     let drilled = home.drill(&scenario).ends("PASSED");
     assert_eq!(drilled.report["measurements"]["data_age"]["source"], "content");
     assert_eq!(drilled.report["backup"]["point"]["points_seen"], 1);

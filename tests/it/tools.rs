@@ -214,8 +214,9 @@ fn a_tool_that_is_not_there_is_missed_before_anything_is_fetched() {
     repository.home.drill(&repository.scenario(mine)).ends("INCONCLUSIVE").blames_runner("tool_could_not_run", &[("tool", "mine")]);
     let drilled = repository.home.drill(&repository.scenario(&format!("sandbox.tools = [\"{tools}\"]\n{mine}"))).ends("PASSED");
     assert_eq!(drilled.report["tools"][0]["version"], "mine 1.0");
-    let hidden = format!("sandbox.tools = [\"../keys\"]\n{mine}");
-    repository.home.drill(&repository.scenario(&hidden)).ends("INCONCLUSIVE").blames_runner("sandbox_unavailable", &[("reason", "/tmp")]);
+    let hidden = repository.scenario(&format!("sandbox.tools = [\"../keys\"]\n{mine}"));
+    let refused = repository.home.fire(&["run", hidden.to_str().unwrap()]).exits(2);
+    refused.says(&["lies below /tmp, of which every sandbox has one of its own", "as below /opt"]);
 }
 
 #[test]
@@ -244,6 +245,13 @@ fn a_tool_that_writes_is_refused_and_told_so_or_writes_to_nothing() {
     // one that goes on without is not held up, and it is told all the same
     let drilled = repository.home.drill(&repository.shell(&put.replace("&&", ";"), "")).ends("PASSED");
     drilled.warns("writes_refused");
+    // of many kinds each is counted, also beyond those that are kept apart, and after many looks beyond the prefix
+    let many = put.replace("/locks/mine &&", "/locks/$i;");
+    let looks = "for i in $(seq 70); do curl -sS --aws-sigv4 aws:amz:us-east-1:s3 --user $AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY {endpoint}/other/$i >/dev/null; done;";
+    let script = format!("{looks} for i in $(seq 100); do {many} done; exit 1").replace("touch restored", "");
+    let drilled = repository.home.drill(&repository.shell(&script, "")).ends("INCONCLUSIVE");
+    drilled.blames_runner("tool_could_not_run", &[("reason", "refused to write to the backup 100 times, the first time by PutObject")]);
+    assert_eq!(drilled.report["served"]["refused"], 100);
     // with an overlay it may
     let scenario = repository.shell(put, "");
     let text = fs::read_to_string(&scenario).unwrap().replace("method = \"tool\"", "method = \"tool\"\nwrites = \"overlay\"");
@@ -293,18 +301,53 @@ fn what_a_tool_calls_done_counts_only_with_files_and_checks() {
     killed.blames_runner("tool_could_not_run", &[("reason", "signal 9")]);
 }
 
+/// restic's newest snapshot, whichever it is, out of a mirror.
+fn latest_from_a_mirror() -> String {
+    let directory = RESTIC
+        .replace("tool = \"restic\"", "tool = \"restic\"\nreads = \"directory\"")
+        .replace("s3:{endpoint}/{bucket}/{prefix}", "{repository}");
+    let directory: String = directory.lines().filter(|l| !l.starts_with("AWS_")).map(|l| format!("{l}\n")).collect();
+    directory.split("[restore.snapshots]").next().unwrap().replace("{snapshot}", "latest")
+}
+
+#[test]
+fn what_a_mirror_cannot_hold_is_told_and_a_tool_that_fails_on_the_rest_says_nothing_about_the_backup() {
+    // in a bucket: keys that no request can name; in a directory: what is no file
+    let home = Home::new();
+    let (bucket, source) = in_bucket(&home, Locking::Off, "ehr");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    drop(runtime.block_on(ceph().ok(http::Method::PUT, &format!("{bucket}/ehr/data//stray"), &[], "x")));
+    let told = |drilled: &crate::drills::Drilled| {
+        let told = drilled.findings().iter().any(|f| {
+            f["severity"] == "warn" && f["detail"].as_str().is_some_and(|d| d.starts_with("1 entries of the storage are not in the mirror"))
+        });
+        assert!(told, "{:#?}", drilled.findings());
+    };
+    told(&drill_s3(&home, &scenario(&home, &format!("{source}{}", latest_from_a_mirror())), &[]).ends("PASSED"));
+    let home = Home::new();
+    home.shell("mkdir -p backups/repo; echo data > backups/repo/a; ln -s a backups/repo/b");
+    let reads = |script: &str| {
+        let step = "[[restore]]\nmethod = \"tool\"\ntool = \"bash\"\nreads = \"directory\"";
+        let overlay = format!("source.url = \"file:../backups/repo\"\n{step}\ncommand = [\"bash\", \"-c\", \"{script}\"]\n");
+        home.drill(&scenario(&home, &overlay))
+    };
+    told(&reads("cp {repository}/a .").ends("PASSED"));
+    for (script, how) in [("cp {repository}/b .", "exit status 1"), ("true", "it restored nothing")] {
+        let failed = reads(script).ends("INCONCLUSIVE");
+        told(&failed);
+        let reason = format!("{how}, on a mirror that 1 entries of the storage are not in");
+        failed.blames_runner("tool_could_not_run", &[("tool", "bash"), ("reason", &reason)]);
+    }
+    // where nothing is left out, the same failures are the backup's
+    home.shell("rm backups/repo/b");
+    reads("cp {repository}/b .").ends("FAILED").blames_backup("tool_failed", &[("tool", "bash")]);
+    reads("true").ends("FAILED").blames_backup("empty_restore", &[]);
+}
+
 #[test]
 fn a_mirror_is_for_tools_that_read_directories_and_no_key_leads_out_of_it() {
     let repository = Repository::new();
-    let directory = RESTIC
-        .replace("tool = \"restic\"", "tool = \"restic\"\nreads = \"directory\"")
-        .replace("s3:{endpoint}/{bucket}/{prefix}", "{repository}")
-        .lines()
-        .filter(|l| !l.starts_with("AWS_"))
-        .collect::<Vec<_>>()
-        .join("\n");
-    // the tool lists its snapshots before anything is mirrored, so this one is chosen by hand
-    let latest = directory.split("[restore.snapshots]").next().unwrap().replace("{snapshot}", "latest");
+    let latest = latest_from_a_mirror();
     let drilled = repository.home.drill(&repository.scenario(&latest)).ends("PASSED");
     assert!(drilled.report["backup"]["chain"]["summary"]["by"]["mirror"]["bytes"].as_u64().unwrap() > 300_000);
     assert_eq!((&drilled.report["served"], &drilled.report["backup"]["point"]["form"]), (&json!(null), &json!("repository")));
@@ -461,11 +504,7 @@ fn nothing_but_reads_ever_reaches_the_server_in_any_drill() {
     said(sealed).exits(0);
     let before = ceph().access_log(&bucket).len();
     assert!(before > 10);
-    let directory = RESTIC
-        .replace("tool = \"restic\"", "tool = \"restic\"\nreads = \"directory\"")
-        .replace("s3:{endpoint}/{bucket}/{prefix}", "{repository}");
-    let directory: String = directory.lines().filter(|l| !l.starts_with("AWS_")).map(|l| format!("{l}\n")).collect();
-    let directory = directory.split("[restore.snapshots]").next().unwrap().replace("{snapshot}", "latest");
+    let directory = latest_from_a_mirror();
     let with_lock = RESTIC.replace("\"--no-lock\", ", "").replace("tool = \"restic\"", "tool = \"restic\"\nwrites = \"overlay\"");
     let sets = source.replace("/ehr/", "/sets/");
     // native, through the gateway, mirrored, writing to the overlay, writing and refused, as of an instant, with a wrong key

@@ -113,8 +113,8 @@ fn what_is_entered_is_there_signed_and_in_order() {
 /// Lies 41 and 42: whatever is done to the log without the key is seen, from the log alone or from a checkpoint kept elsewhere.
 #[test]
 fn tampering_is_detected() {
-    type Damage = fn(&Fixture);
-    let damages: [(&str, Damage, fn(&LedgerRefusal) -> bool); 10] = [
+    type Damage = (&'static str, fn(&Fixture), fn(&LedgerRefusal) -> bool);
+    let damages: [Damage; 10] = [
         (
             "an entry dropped",
             |f| f.set_lines(&[&f.lines()[..3], &f.lines()[5..]].concat()),

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid, openat2};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::{SERVICES, ServiceError};
 use crate::domain::{EntryKind, RestorePath, ServiceProblem, Severity, Sha256};
@@ -126,18 +125,8 @@ impl Shop<'_> {
     }
 
     fn make_directory(&self, at: &OwnedFd, name: &str) -> Result<OwnedFd, SandboxError> {
-        let made = || -> rustix::io::Result<OwnedFd> {
-            match rustix::fs::mkdirat(at, name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let directory = rustix::fs::openat(at, name, flags, Mode::empty())?;
-            let owner = self.sandbox.owner();
-            rustix::fs::fchown(&directory, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-            Ok(directory)
-        };
-        made().map_err(|e| SandboxError::Io { step: "make a directory for a service", source: e.into() })
+        let made = self.sandbox.owner().directory(at, name, Mode::RWXU);
+        made.map_err(|e| SandboxError::Io { step: "make a directory for a service", source: e.into() })
     }
 
     /// Writes a file into one of the service's rooms, given to the user inside; answers its place inside.
@@ -152,8 +141,7 @@ impl Shop<'_> {
             let kit = self.sandbox.kit().map_err(std::io::Error::other)?;
             let mut file = File::from(openat2(&kit, path, flags, Mode::RUSR | Mode::WUSR, WITHIN)?);
             file.write_all(bytes)?;
-            let owner = self.sandbox.owner();
-            rustix::fs::fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            self.sandbox.owner().gets(&file)?;
             Ok(())
         };
         written().map_err(|source| SandboxError::Io { step: "write a file for a service", source })?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::{TryStreamExt, stream};
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, mkdirat, openat};
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -152,10 +152,7 @@ fn copy(mut source: Box<dyn Read + Send>, number: usize, size: u64, path: &Resto
 
 /// Makes the file and the directories that lead to it; nothing that is there is followed or replaced.
 fn make_file(into: &MirrorInto, path: &RestorePath) -> Result<File, MirrorError> {
-    let give = |fd: &OwnedFd| {
-        let (uid, gid) = (Uid::from_raw(into.owner.uid), Gid::from_raw(into.owner.gid));
-        fchown(fd, Some(uid), Some(gid)).map_err(|e| of_writing("give a mirrored object to its user", e))
-    };
+    let give = |fd: &OwnedFd| into.owner.gets(fd).map_err(|e| of_writing("give a mirrored object to its user", e));
     let (parents, name) = path.split();
     let mut directory = into.directory.try_clone().map_err(|e| of_writing("open the mirror", e))?;
     for part in parents.split(|b| *b == b'/').filter(|part| !part.is_empty()) {

@@ -160,6 +160,14 @@ pub enum ToolError {
         /// What is wrong, in our words.
         why: String,
     },
+    /// It was given a part of the backup.
+    #[error("{how}, on a mirror that {left_out} entries of the storage are not in")]
+    PartOnly {
+        /// How it ended.
+        how: String,
+        /// How many.
+        left_out: u64,
+    },
     /// It ran, and did not restore.
     #[error("{how}")]
     Failed {
@@ -183,7 +191,8 @@ impl ToolError {
             | ToolError::WantsOut { .. }
             | ToolError::WantsToWrite { .. }
             | ToolError::EndedFromOutside { .. }
-            | ToolError::NoList { .. } => Cause::Runner,
+            | ToolError::NoList { .. }
+            | ToolError::PartOnly { .. } => Cause::Runner,
         }
     }
 
@@ -207,6 +216,7 @@ impl ToolError {
             }
             ToolError::EndedFromOutside { .. } => "look into the host's log; then run the drill again",
             ToolError::NoList { .. } => "run its command by hand, and correct items, id and time in [restore.snapshots]",
+            ToolError::PartOnly { .. } => "rename them or move them out of the prefix: no request can be made of their names",
             ToolError::Failed { .. } => "the annex has its own words",
         }
     }
@@ -292,6 +302,8 @@ pub struct Around {
     pub first_write: Option<String>,
     /// Requests that the gateway has had from this drill's tools, those refused included; `None` where there is no gateway.
     pub asked: Option<u64>,
+    /// Entries of the storage that its mirror has not.
+    pub left_out: u64,
 }
 
 /// A step's command with every place filled.
@@ -388,6 +400,9 @@ pub fn judge(step: &ToolStep, exit: &Exit, around: &Around) -> Result<(), ToolEr
     if step.reads == ToolReads::Gateway && around.asked == Some(0) {
         return Err(ToolError::NeverAsked { how });
     }
+    if step.reads == ToolReads::Directory && around.left_out > 0 {
+        return Err(ToolError::PartOnly { how, left_out: around.left_out });
+    }
     Err(ToolError::Failed { how })
 }
 
@@ -398,7 +413,7 @@ pub fn says_it_could_not(step: &ToolStep, exit: &Exit) -> bool {
 }
 
 /// Signals that a program's own bytes do not raise.
-fn is_from_outside(signal: i32) -> bool {
+pub(super) fn is_from_outside(signal: i32) -> bool {
     const HANGUP: i32 = 1;
     const INTERRUPT: i32 = 2;
     const QUIT: i32 = 3;
@@ -527,11 +542,16 @@ mod tests {
             (Ended::Status(1), "", &wrote, Some(Cause::Runner)),
             (Ended::Status(1), "", &never, Some(Cause::Runner)),
             (Ended::Status(1), "", &Around { asked: Some(1), ..Around::default() }, Some(Cause::Backup)),
+            // the gateway shows what it shows
+            (Ended::Status(1), "", &Around { left_out: 1, ..Around::default() }, Some(Cause::Backup)),
         ] {
             let exit = Exit::for_tests(ended, "", stderr);
             let judged = judge(&step(&["x"]), &exit, around).map_err(|e| e.blame());
             assert_eq!(judged.err(), verdict, "{ended:?} {stderr} {around:?}");
         }
+        let mirrored = ToolStep { reads: ToolReads::Directory, ..step(&["x"]) };
+        let error = judge(&mirrored, &Exit::for_tests(Ended::Status(1), "", ""), &Around { left_out: 1, ..Around::default() }).unwrap_err();
+        assert_eq!(error.blame(), Cause::Runner);
         // what a command printed is in no error's text
         let exit = Exit::for_tests(Ended::Status(1), "Wilhelmina", "wrong password of Wilhelmina");
         let error = judge(&step(&["x"]), &exit, &quiet).unwrap_err();

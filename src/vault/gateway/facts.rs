@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::error::VaultError;
 
-/// Refused requests that are kept apart; more are only counted.
+/// Refused requests that are kept apart by key; more are only counted.
 const REFUSED: usize = 64;
 /// Bytes of a key that are kept.
 const KEY: usize = 1024;
@@ -19,10 +19,11 @@ pub struct GatewayFacts {
     pub requests: BTreeMap<String, u64>,
     /// Bytes of objects that were handed to the tool.
     pub bytes_served: u64,
-    /// What was refused because a drill changes nothing, or shows no more than its prefix; the first kinds of it.
+    /// What was refused because a drill changes nothing, or shows no more than its prefix; the first kinds of it, and of every operation
+    /// the first.
     pub refused: Vec<Refused>,
-    /// All refused requests.
-    pub refused_total: u64,
+    /// All refused requests, by operation.
+    pub refusals: BTreeMap<String, u64>,
     /// What the backup storage did not give, one entry for each kind.
     pub failures: Vec<UpstreamFailure>,
     /// Objects that were asked for and are not there. Tools look for things that need not be.
@@ -57,6 +58,20 @@ pub struct UpstreamFailure {
     pub times: u64,
 }
 
+impl GatewayFacts {
+    /// All refused requests.
+    pub fn refused_total(&self) -> u64 {
+        self.refusals.values().sum()
+    }
+}
+
+fn count(times: &mut BTreeMap<String, u64>, operation: &str) {
+    match times.get_mut(operation) {
+        Some(times) => *times += 1,
+        None => drop(times.insert(operation.to_owned(), 1)),
+    }
+}
+
 /// The facts while they are gathered.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -70,10 +85,7 @@ impl Gathered {
     }
 
     pub(super) fn request(&self, operation: &'static str) {
-        self.with(|facts| match facts.requests.get_mut(operation) {
-            Some(times) => *times += 1,
-            None => drop(facts.requests.insert(operation.to_owned(), 1)),
-        });
+        self.with(|facts| count(&mut facts.requests, operation));
     }
     pub(super) fn served(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -88,10 +100,10 @@ impl Gathered {
     pub(super) fn refused(&self, operation: &'static str, key: Option<&str>) {
         let key = key.map(|key| key.chars().take(KEY).collect::<String>());
         self.with(|facts| {
-            facts.refused_total += 1;
+            count(&mut facts.refusals, operation);
             if let Some(known) = facts.refused.iter_mut().find(|known| known.operation == operation && known.key == key) {
                 known.times += 1;
-            } else if facts.refused.len() < REFUSED {
+            } else if facts.refused.len() < REFUSED || !facts.refused.iter().any(|known| known.operation == operation) {
                 facts.refused.push(Refused { operation: operation.to_owned(), key, times: 1 });
             }
         });

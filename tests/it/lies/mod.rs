@@ -26,7 +26,11 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         2,
         "a truncated object under its final name",
-        &["an_object_cut_short_anywhere_fails_as_truncated", "an_archive_cut_short_before_it_was_sealed_fails_as_truncated"],
+        &[
+            "an_object_cut_short_anywhere_fails_as_truncated",
+            "an_archive_cut_short_before_it_was_sealed_fails_as_truncated",
+            "what_pg_restore_and_psql_pass_over_in_silence_fails",
+        ],
     ),
     (3, "an empty dump, validly compressed and encrypted", &["an_empty_dump_validly_compressed_and_encrypted_fails"]),
     (4, "right size, wrong bytes", &["zeros_of_the_right_size_fail"]),
@@ -37,6 +41,7 @@ const LIES: &[(u32, &str, &[&str])] = &[
             "a_dump_that_does_not_come_back_fails_with_its_reason",
             "a_mariadb_dump_that_broke_off_after_its_last_row_fails",
             "a_schema_is_held_to_the_last_drill_that_passed",
+            "dumps_of_postgresql_with_their_roles",
         ],
     ),
     (6, "tables restored alone: rows right, indexes and constraints missing", &["a_schema_is_held_to_the_last_drill_that_passed"]),
@@ -58,13 +63,33 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         10,
         "a hole in the WAL: recovery to latest ends there in silence",
-        &["a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence"],
+        &[
+            "a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence",
+            "a_base_a_night_and_wal_as_it_is_written",
+            "recovery_follows_the_timeline_of_a_failover",
+        ],
     ),
     (11, "rot in a WAL segment past the point that was restored", &["rot_in_the_wal_fails_before_the_point_and_warns_past_it"]),
-    (12, "roles or extensions absent from the dump, so objects land without owners", &["a_schema_is_held_to_the_last_drill_that_passed"]),
-    (13, "a dump of a newer client that the recorded server version refuses", &["a_dump_that_does_not_come_back_fails_with_its_reason"]),
-    (14, "a backup made by an archiver that died weeks ago", &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content"]),
-    (15, "one member of a multi-part set is missing or from another run", &["a_part_that_is_missing_or_from_another_run_fails"]),
+    (
+        12,
+        "roles or extensions absent from the dump, so objects land without owners",
+        &["a_schema_is_held_to_the_last_drill_that_passed", "dumps_of_postgresql_with_their_roles"],
+    ),
+    (
+        13,
+        "a dump of a newer client that the recorded server version refuses",
+        &["a_dump_that_does_not_come_back_fails_with_its_reason", "what_a_dump_asks_of_the_host_and_does_not_get_is_no_fault_of_the_dump"],
+    ),
+    (
+        14,
+        "a backup made by an archiver that died weeks ago",
+        &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content", "a_base_a_night_and_wal_as_it_is_written"],
+    ),
+    (
+        15,
+        "one member of a multi-part set is missing or from another run",
+        &["a_part_that_is_missing_or_from_another_run_fails", "wal_of_another_server_fails"],
+    ),
     (
         16,
         "an unencrypted object where policy says encrypted; encrypted to somebody else's key",
@@ -94,12 +119,22 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         24,
         "a server that was already running on the host answered",
-        &["a_server_on_the_host_cannot_stand_in_for_the_backup", "a_server_by_ones_own_definition_is_held_to_the_same"],
+        &[
+            "a_server_on_the_host_cannot_stand_in_for_the_backup",
+            "a_server_by_ones_own_definition_is_held_to_the_same",
+            "a_server_that_is_not_the_one_that_was_started_is_told",
+        ],
     ),
     (
         25,
         "the check compared empty with empty, or asserted nothing at all",
-        &["a_drill_that_asserted_nothing_fails", "a_schema_is_held_to_the_last_drill_that_passed", "rows_whose_documents_are_gone_fail"],
+        &[
+            "a_drill_that_asserted_nothing_fails",
+            "a_schema_is_held_to_the_last_drill_that_passed",
+            "rows_whose_documents_are_gone_fail",
+            "two_restored_databases_have_the_same_rows_or_fail",
+            "fields_of_files_refer_to_fields_of_files",
+        ],
     ),
     (26, "row counts taken from statistics", &["rows_are_counted_and_a_shrink_against_the_last_drill_is_told"]),
     (27, "the off-site read was served from a local cache", &["every_drill_reads_from_the_storage_anew"]),

@@ -9,7 +9,7 @@ const ROWS: &str = "[[check]]\nkind = \"sql\"\nname = \"rows\"\ntables = { patie
 const SCHEMA: &str = "[[check]]\nkind = \"schema\"\n";
 
 /// A database with an object of every usual kind, and a server that it lives on.
-fn clinic() -> Dumps {
+pub(super) fn clinic() -> Dumps {
     let dumps = Dumps::new();
     sql(
         &dumps,
@@ -27,7 +27,7 @@ fn clinic() -> Dumps {
     dumps
 }
 
-fn sql(dumps: &Dumps, statement: &str) {
+pub(super) fn sql(dumps: &Dumps, statement: &str) {
     dumps.server.shell(&[], &format!("psql -q -v ON_ERROR_STOP=1 ehr -c \"{statement}\""));
 }
 
@@ -36,7 +36,7 @@ fn whole(dumps: &Dumps) {
 }
 
 #[track_caller]
-fn check(drilled: &Drilled, name: &str) -> Value {
+pub(super) fn check(drilled: &Drilled, name: &str) -> Value {
     let checks = drilled.report["checks"].as_array().unwrap();
     checks.iter().find(|c| c["name"] == name).unwrap_or_else(|| panic!("no check {name}")).clone()
 }

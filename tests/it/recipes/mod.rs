@@ -13,16 +13,20 @@ use crate::drills::{Drilled, Home, said};
 use crate::servers::{self, Locking, ceph};
 
 mod checks;
+mod compared;
 mod components;
 pub(crate) mod databases;
 mod files;
+mod hosts;
 mod mariadb;
 mod objects;
+mod ordinary;
 mod pitr;
 mod postgres;
 mod postgres_versions;
 mod services;
 mod sqlite;
+mod timelines;
 
 /// A bucket, and tools at home that write to it.
 struct Vault<'a> {

@@ -3,17 +3,20 @@
 use std::path::PathBuf;
 
 use super::databases::Server;
+use super::{Harm, Vault};
 use crate::drills::{Drilled, Home, zstd_bytes};
+use crate::scenarios::at_home;
+use crate::servers::Locking;
 
 /// A server whose WAL is archived in `wal`, and one base backup of it with work before and after.
-struct Recovered {
-    home: Home,
-    server: Server,
+pub(super) struct Recovered {
+    pub(super) home: Home,
+    pub(super) server: Server,
 }
 
 impl Recovered {
     /// `n` counts what was committed: 1 to 100 before the base backup, 101 to 110 after it, each in a segment of its own.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let recovered = Self { home: Home::new(), server: Server::postgres() };
         recovered.server.shell(
             &[],
@@ -33,7 +36,7 @@ impl Recovered {
     }
 
     /// Backs up what `script` makes in `out`.
-    fn back_up(&self, script: &str) {
+    pub(super) fn back_up(&self, script: &str) {
         self.server.shell(&[], &format!("rm -rf out; mkdir out; {script}; tar -cf out.tar -C out ."));
         let tar = std::fs::read(self.server.path("out.tar")).unwrap();
         self.home.shell("rm -rf backups; mkdir backups");
@@ -41,13 +44,13 @@ impl Recovered {
     }
 
     /// Base, its tablespace and the archive, after some harm.
-    fn back_up_all(&self, harm: &str) {
+    pub(super) fn back_up_all(&self, harm: &str) {
         self.back_up(&format!(
             "cp -a base base-ts wal out/; cd out; segment() {{ ls wal | grep '^0.......................$' | sed -n $1p; }}; {harm}; cd .."
         ));
     }
 
-    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+    pub(super) fn scenario(&self, step: &str, checks: &str) -> PathBuf {
         self.home.named_scenario(
             "ehr",
             &format!(
@@ -57,7 +60,7 @@ impl Recovered {
         )
     }
 
-    fn drill(&self, step: &str, newest: u32) -> Drilled {
+    pub(super) fn drill(&self, step: &str, newest: u32) -> Drilled {
         let checks = format!(
             "[[check]]\nkind = \"sql\"\nname = \"the newest\"\nquery = \"select max(n) from work\"\nexpect = \"= {newest}\"\n\
              [[check]]\nkind = \"sql\"\nname = \"all of them\"\nquery = \"select count(*) from work\"\nexpect = \"= {newest}\""
@@ -72,10 +75,10 @@ impl Recovered {
     }
 }
 
-const FROM_ARCHIVE: &str = "base = \"base\"\nwal = \"wal\"\ndatabase = \"postgres\"";
+pub(super) const FROM_ARCHIVE: &str = "base = \"base\"\nwal = \"wal\"\ndatabase = \"postgres\"";
 
 #[track_caller]
-fn problem(drilled: Drilled, problem: &str, how: &str) {
+pub(super) fn problem(drilled: Drilled, problem: &str, how: &str) {
     drilled.ends("FAILED").blames_backup("service_failed", &[("problem", problem), ("how", how)]);
 }
 
@@ -133,6 +136,25 @@ fn base_backups_come_as_tars_and_with_their_own_wal() {
     all.server.shell(&[], "psql -q postgres -c 'create table plain as select 1'; pg_ctl -D data -m fast -w stop >/dev/null");
     all.back_up("cp -a data out/base; cp -a ts out/ts");
     all.drill("base = \"base\"\ndatabase = \"postgres\"", 110).ends("PASSED").warns("service_failed");
+}
+
+#[test]
+fn tars_of_a_base_backup_that_are_cut_off_rotten_or_missing_fail() {
+    let all = Recovered::new();
+    let tars = |options: &str, harm: &str| {
+        all.back_up(&format!("pg_basebackup -D out -Ft -c fast --no-sync {options} 2>/dev/null; {harm}"));
+        all.drill("base = \".\"\ndatabase = \"postgres\"", 110)
+    };
+    // what no manifest tells has to be told without one
+    let bare = "-X fetch --no-manifest";
+    problem(tars(bare, "truncate -s -17000000 out/base.tar"), "input_truncated", "base.tar");
+    problem(tars(&format!("{bare} -z"), "truncate -s -1000 out/base.tar.gz"), "input_truncated", "base.tar");
+    let flip = "printf XXXX | dd of=out/base.tar.gz bs=1 seek=1000000 conv=notrunc status=none";
+    problem(tars(&format!("{bare} -z"), flip), "input_damaged", "base.tar");
+    problem(tars(bare, "for tar in out/[0-9]*.tar; do truncate -s 3000 $tar; done"), "input_truncated", "a tar beside base.tar");
+    problem(tars("-X stream", "rm out/[0-9]*.tar"), "tablespaces_missing", "was not restored");
+    problem(tars("-X stream", "truncate -s 1000000 out/pg_wal.tar"), "input_truncated", "a tar beside base.tar");
+    problem(tars("-X stream", "rm out/pg_wal.tar"), "log_hole", "is missing, where the backup begins");
 }
 
 #[test]
@@ -335,4 +357,89 @@ SQL
         home.drill(&home.named_scenario("points", &(scenario + &checks))).ends("PASSED");
     }
     assert!(states.len() * 2 > points, "{points} points were of {} states", states.len());
+}
+
+#[test]
+fn a_base_a_night_and_wal_as_it_is_written() {
+    let home = Home::new();
+    let vault = Vault::new(&home, Locking::On);
+    home.shell("cp keys/records.agekey keys/ehr.agekey");
+    let server = Server::postgres();
+    let (last, before) = (home.hours_ago(3).0.strftime("%Y%m%dT%H%M%S"), home.hours_ago(27).0.strftime("%Y%m%dT%H%M%S"));
+    // each base with the WAL of its time: what was seen last is in the last segment alone
+    server.shell(
+        &[],
+        &format!(
+            r#"mkdir wal base
+            psql -q postgres -c "alter system set archive_command = 'cp %p $PWD/wal/%f'"
+            pg_ctl -D data -l log -m fast -w restart >/dev/null
+            psql -q postgres -c "update patient set seen = now() - interval '2 hours'"
+            for name in {before} {last}; do pg_basebackup -D - -Ft -X none -c fast > base/$name.tar 2>/dev/null; done
+            for i in 1 2 3; do psql -q postgres -c "update patient set seen = now() where id = $i" -c "select pg_switch_wal()" >/dev/null; done
+            for _ in $(seq 100); do [ $(ls wal | grep -c '^0.......................$') -ge 7 ] && break; sleep 0.1; done"#
+        ),
+    );
+    home.shell(&format!("cp -r {0}/wal {0}/base .", server.path("").display()));
+    let segment = |from_the_end: usize| {
+        let names = String::from_utf8(home.shell("ls wal | grep '^0.......................$'")).unwrap();
+        names.lines().rev().nth(from_the_end).unwrap().to_owned()
+    };
+    // encrypts and uploads what is there, after some harm
+    let back_up = |harm: &str| {
+        vault.shell(&format!(
+            "rm -rf copy sealed; mkdir copy sealed; cp -r wal base copy; cd copy; {harm}; cd ..
+             for file in $(cd copy; ls -d wal/* base/*); do
+               mkdir -p sealed/$(dirname $file); zstd -qc copy/$file | age -r $RECIPIENT > sealed/$file.zst.age
+             done
+             echo x > sealed/base/{last}.tar.zst.age.partial; rclone sync -q sealed s3:$BUCKET/ehr-pitr"
+        ));
+    };
+    back_up("true");
+    let scenario = at_home(&home, "postgres-pitr", &vault.place("ehr-pitr"));
+    let good = vault.passes(&scenario);
+    let report = &good.report;
+    assert_eq!((&report["backup"]["point"]["points_seen"], &report["measurements"]["data_age"]["source"]), (&2.into(), &"content".into()));
+    let recovery = &report["services"][0]["recovery"];
+    assert_eq!((&recovery["target"], &recovery["reached"]), (&"the end of the WAL".into(), &recovery["whole_until"]), "{recovery:#}");
+    let problem = |problem: &str, how: &str| {
+        vault.run(&scenario).ends("FAILED").blames_backup("service_failed", &[("problem", problem), ("how", how)]);
+    };
+    {
+        // LIES 10: recovery would end where a segment is missing, and say nothing
+        let _hole = vault.damage(&format!("ehr-pitr/wal/{}.zst.age", segment(1)), Harm::Gone);
+        problem("log_hole", "recovery would end there, and say nothing");
+    }
+    for key in [format!("ehr-pitr/wal/{}.zst.age", segment(1)), format!("ehr-pitr/base/{last}.tar.zst.age")] {
+        let _rot = vault.damage(&key, Harm::Flip);
+        vault.run(&scenario).ends("FAILED").blames_backup("tool_failed", &[("tool", "rclone")]);
+    }
+    // LIES 1: before they were encrypted
+    back_up(&format!("printf X | dd of=wal/{} bs=1 seek=150 conv=notrunc status=none", segment(1)));
+    problem("log_damaged", "checksum");
+    let table = server.shell(&[], "psql -qAt postgres -c \"select pg_relation_filepath('patient')\"");
+    back_up(&format!(
+        "mkdir t; tar -xf base/{last}.tar -C t; printf XX | dd of=t/{} bs=1 seek=5000 conv=notrunc status=none; tar -cf base/{last}.tar -C t .; rm -r t",
+        table.trim()
+    ));
+    problem("input_damaged", "1 differ");
+    // the archiver died after the base: all that there is recovers, and is of two hours ago
+    back_up("for name in $(ls wal | grep -v backup | tail -n 3); do rm wal/$name; done");
+    let died = vault.run(&scenario).ends("FAILED");
+    died.blames_backup("objective_missed", &[("objective", "rpo")]);
+    assert!(died.report["services"][0]["recovery"]["reached"].is_string(), "{:#}", died.report["services"]);
+    // an index that rotted on the server itself: copied faithfully, listed by its manifest as it is
+    server.shell(
+        &[],
+        &format!(
+            r#"index=data/$(psql -qAt postgres -c "select pg_relation_filepath('patient_name')"); pg_ctl -D data -m fast -w stop >/dev/null
+            head -c 6000 /dev/zero | tr '\0' '\377' | dd of=$index bs=1 seek=9000 conv=notrunc status=none
+            pg_ctl -D data -l log -w start >/dev/null; pg_basebackup -D - -Ft -X none -c fast > base/{last}.tar 2>/dev/null
+            last=$(psql -qAt postgres -c "select pg_walfile_name(pg_switch_wal())"); for _ in $(seq 100); do [ -e wal/$last ] && break; sleep 0.1; done"#
+        ),
+    );
+    home.shell(&format!("rm -r wal base; cp -r {0}/wal {0}/base .", server.path("").display()));
+    back_up("true");
+    vault.run(&scenario).ends("FAILED").blames_backup("integrity_broken", &[("check", "integrity")]);
+    home.write("keys/ehr.agekey", "no key\n");
+    vault.run(&scenario).ends("INCONCLUSIVE").blames_runner("tool_could_not_run", &[("tool", "rclone")]);
 }

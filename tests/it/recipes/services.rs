@@ -65,13 +65,13 @@ impl<'a> Night<'a> {
 }
 
 /// Copies a file of a server to home, where it is backed up.
-fn fetch(home: &Home, server: &Server, names: &[&str]) {
+pub(super) fn fetch(home: &Home, server: &Server, names: &[&str]) {
     for name in names {
         home.shell(&format!("rm -rf {name}; cp -r {} {name}", server.path(name).display()));
     }
 }
 
-fn redis() -> Server {
+pub(super) fn redis() -> Server {
     let server = Server::new(
         "redis-server --port 0 --unixsocket $PWD/s --dir $PWD --appendonly yes --save '' --appendfsync no --daemonize yes --pidfile $PWD/pid >/dev/null
          for _ in $(seq 100); do redis-cli -s s ping >/dev/null 2>&1 && break; sleep 0.05; done",
@@ -139,9 +139,8 @@ fn redis_from_its_append_only_files_and_from_its_dump() {
     night.fails(&format!("({aof})"), "empty");
 }
 
-#[test]
-fn etcd_from_a_snapshot() {
-    let home = Home::new();
+/// Snapshots of an etcd before anything was in it, of January, and of now: `empty.db`, `old.db`, `new.db`.
+pub(super) fn etcd(home: &Home) {
     let ports: Vec<u16> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()).collect();
     let (client, peer) = (format!("http://127.0.0.1:{}", ports[0]), format!("http://127.0.0.1:{}", ports[1]));
     let server = Server::new(
@@ -156,7 +155,13 @@ fn etcd_from_a_snapshot() {
         ),
         "kill -9 $(cat pid)",
     );
-    fetch(&home, &server, &["empty.db", "old.db", "new.db"]);
+    fetch(home, &server, &["empty.db", "old.db", "new.db"]);
+}
+
+#[test]
+fn etcd_from_a_snapshot() {
+    let home = Home::new();
+    etcd(&home);
     let night = Night::new(&home, "etcd", |vault| at_home(&home, "etcd", &vault.place("etcd")));
     night.passes("cp new.db out/etcd.db");
     night.fails("cp new.db out/etcd.db; printf XX | dd of=out/etcd.db bs=1 seek=9000 conv=notrunc status=none", "input_damaged");
@@ -166,9 +171,8 @@ fn etcd_from_a_snapshot() {
     night.misses_the_rpo("cp old.db out/etcd.db");
 }
 
-#[test]
-fn openldap_from_ldif() {
-    let home = Home::new();
+/// A directory of four persons, as slapcat writes it: `full.ldif`.
+pub(super) fn openldap(home: &Home) {
     home.write(
         "seed.ldif",
         format!(
@@ -183,6 +187,12 @@ fn openldap_from_ldif() {
          printf 'modulepath /usr/lib/ldap\\nmoduleload back_mdb\\ndatabase mdb\\nsuffix dc=example,dc=org\\ndirectory %s/db\\n' $PWD >> slapd.conf; \
          PATH=$PATH:/usr/sbin; slapadd -q -f slapd.conf -l seed.ldif; slapcat -f slapd.conf > full.ldif",
     );
+}
+
+#[test]
+fn openldap_from_ldif() {
+    let home = Home::new();
+    openldap(&home);
     let night = Night::new(&home, "openldap", |vault| at_home(&home, "openldap", &vault.place("openldap")));
     night.passes("cp full.ldif out/directory.ldif");
     night.fails("head -c -90 full.ldif > out/directory.ldif", "input_truncated");

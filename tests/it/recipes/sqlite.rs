@@ -26,17 +26,17 @@ const TODAY: &str = "insert into visit select id, datetime('now', '-1 hour'), ze
     insert into visit values (1, datetime('now'), null); insert into visit values (2, datetime('now'), null)";
 
 /// A place where databases are made and sealed.
-struct Registry {
-    home: Home,
+pub(super) struct Registry {
+    pub(super) home: Home,
 }
 
 impl Registry {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { home: Home::new() }
     }
 
     /// Copies of a live database, by a script that its shell runs in the middle; what is in `out` is backed up then.
-    fn live(&self, script: &str) {
+    pub(super) fn live(&self, script: &str) {
         let live = LIVE.replace("PATIENT", PATIENT);
         self.home.write("copy", script);
         self.home.shell(&format!(
@@ -47,7 +47,7 @@ impl Registry {
     }
 
     /// Backs up `out` once more, after a script has changed it.
-    fn harm(&self, script: &str) {
+    pub(super) fn harm(&self, script: &str) {
         self.home.shell(script);
         self.seal();
     }
@@ -56,12 +56,12 @@ impl Registry {
         self.home.shell(&format!("tar -C out -cf - . | zstd -q | age -r $RECIPIENT > backups/{}", self.home.bare_name(1)));
     }
 
-    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+    pub(super) fn scenario(&self, step: &str, checks: &str) -> PathBuf {
         let overlay = format!("objectives = {{ rpo = \"24h\", rto = \"10m\" }}\n[[restore]]\nmethod = \"sqlite\"\n{step}\n{checks}");
         self.home.named_scenario("registry", &overlay)
     }
 
-    fn drill(&self, step: &str, checks: &str) -> Drilled {
+    pub(super) fn drill(&self, step: &str, checks: &str) -> Drilled {
         self.home.drill(&self.scenario(step, checks))
     }
 
@@ -73,7 +73,7 @@ impl Registry {
     }
 }
 
-const CHECKS: &str = r#"
+pub(super) const CHECKS: &str = r#"
 [[check]]
 kind = "sql"
 name = "visits are there"
@@ -88,8 +88,8 @@ kind = "freshness"
 query = "select max(seen) from visit"
 "#;
 
-const FILE: &str = "file = \"*.db*\"";
-const DUMP: &str = "dump = \"*.sql\"";
+pub(super) const FILE: &str = "file = \"*.db*\"";
+pub(super) const DUMP: &str = "dump = \"*.sql\"";
 
 #[test]
 fn a_database_comes_back_from_everything_that_sqlite_backs_up_with() {

@@ -71,7 +71,8 @@ async fn look(
         format!("--jobs={}", shop.processors.max(1)),
         super::cluster::quoted_connection(database),
     ];
-    let job = Job::new(argv).args(deep.iter().copied()).env("LC_ALL", "C").env("PGCONNECT_TIMEOUT", "30");
+    let job =
+        Job::new(argv).args(deep.iter().copied()).env("LC_ALL", "C").env("PGOPTIONS", cluster.session()).env("PGCONNECT_TIMEOUT", "30");
     let exit = shop.run(job).await?;
     let asked = format!("pg_amcheck{}{}, data checksums {checksums}", if deep.is_empty() { "" } else { " " }, deep.join(" "));
     let output = crate::restore::tool::last_words(&exit);

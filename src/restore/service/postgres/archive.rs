@@ -1,6 +1,6 @@
 //! An archive of WAL: its files, its timelines, and whether what recovery needs of it is all there and whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -132,15 +132,8 @@ impl Archive {
 
     /// The newest timeline that goes on from where the backup was taken, and how it came about.
     pub(super) fn stretches(&self, shop: &Shop<'_>, backup: u32, from: u64) -> Vec<Stretch> {
-        let read = |input: &Input| {
-            let mut text = String::new();
-            let file = shop.open(&input.path).ok()?;
-            unpacked(file).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;
-            Some(text)
-        };
-        for (timeline, input) in self.histories.iter().rev().filter(|(timeline, _)| **timeline > backup) {
-            let Some(text) = read(input) else { continue };
-            let stretches = history(&text, *timeline);
+        for timeline in self.histories.keys().rev().filter(|timeline| **timeline > backup) {
+            let Some(stretches) = self.history(shop, *timeline) else { continue };
             // a stray timeline that left ours before the backup is no way on from it
             let leaves = stretches.windows(2).find(|pair| pair[0].timeline == backup).map(|pair| pair[1].begin);
             if leaves.is_some_and(|at| at >= from) {
@@ -148,6 +141,21 @@ impl Archive {
             }
         }
         vec![Stretch { timeline: backup, begin: 0 }]
+    }
+
+    /// How a timeline came about, by its history; `None` without one that says so.
+    fn history(&self, shop: &Shop<'_>, timeline: u32) -> Option<Vec<Stretch>> {
+        let mut text = String::new();
+        let file = shop.open(&self.histories.get(&timeline)?.path).ok()?;
+        unpacked(file).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;
+        Some(history(&text, timeline)).filter(|stretches| stretches.len() > 1)
+    }
+
+    /// A newer timeline that has WAL here and no history: a server does not know of it, and recovers past it in silence.
+    fn unknown_timeline(&self, shop: &Shop<'_>, stretches: &[Stretch]) -> Option<u32> {
+        let newest = stretches.last().map_or(0, |stretch| stretch.timeline);
+        let newer = self.segments.keys().map(|(timeline, _)| *timeline).filter(|timeline| *timeline > newest);
+        newer.collect::<BTreeSet<_>>().into_iter().find(|timeline| self.history(shop, *timeline).is_none())
     }
 
     /// Which file the server will take for a segment.
@@ -197,6 +205,12 @@ impl Archive {
             number = upto + 1;
             // who ends the drill is heard
             tokio::task::yield_now().await;
+        }
+        if let Some(timeline) = self.unknown_timeline(shop, stretches) {
+            let how = format!(
+                "WAL of timeline {timeline} is there, and {timeline:08X}.history, which says where it goes on, is not or is damaged"
+            );
+            audit.faults.push(Fault { at: audit.whole_until, problem: ServiceProblem::LogHole, how });
         }
         Ok(audit)
     }
@@ -261,7 +275,7 @@ fn parallel<T: Send>(numbers: std::ops::RangeInclusive<u64>, processors: u32, as
 }
 
 /// A file as it was before it was packed, told by its bytes.
-fn unpacked(file: std::fs::File) -> std::io::Result<Box<dyn Read + Send>> {
+pub(super) fn unpacked(file: std::fs::File) -> std::io::Result<Box<dyn Read + Send>> {
     let mut reader = BufReader::with_capacity(256 << 10, file);
     let mut prefix = Vec::new();
     (&mut reader).take(PREFIX as u64).read_to_end(&mut prefix)?;

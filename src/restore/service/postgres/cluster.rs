@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::{AskError, Job, Rows, ServiceError, Shop, how};
 use super::words::{self, Extensions};
 use crate::domain::ServiceProblem;
+use crate::restore::tool::is_from_outside;
 use crate::sandbox::Exit;
 
 /// The user that runs commands inside.
@@ -19,6 +20,8 @@ pub(super) const LOG: &str = "server.log";
 const LOG_BYTES: u64 = 16 << 20;
 /// Longest time that a server of a fresh cluster may take to start.
 const START: Duration = Duration::from_secs(120);
+/// Set aside of a drill's time, so that a server that does not start in time can be told from a drill that has none left.
+const TO_LOOK: Duration = Duration::from_secs(4);
 
 /// A cluster and how it is reached.
 pub(super) struct Cluster {
@@ -191,7 +194,8 @@ impl Cluster {
         let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "''");
         let lines: String = settings.iter().map(|(name, value)| format!("{name} = '{}'\n", quoted(value))).collect();
         let file = shop.write("etc", "postgresql.conf", lines.as_bytes())?;
-        let time = time.min((shop.left)());
+        let left = || time.min((shop.left)().saturating_sub(TO_LOOK));
+        let time = left();
         // what stands on the command line cannot be set otherwise, not even by what the data directory brings
         let options = format!("-c config_file={file} -c cluster_name={} -c data_directory={}", self.called, self.data);
         let argv = [
@@ -204,9 +208,9 @@ impl Cluster {
             "--silent".to_owned(),
             format!("--options={options}"),
         ];
-        let mut exit = shop.run(Job::new(argv).within(time + Duration::from_secs(5))).await?;
+        let mut exit = shop.run(Job::new(argv).within(time + TO_LOOK)).await?;
         if exit.success() {
-            exit = shop.run(self.awaited(time)).await?;
+            exit = shop.run(self.awaited(left())).await?;
         }
         if exit.success() {
             return Ok(());
@@ -227,9 +231,11 @@ impl Cluster {
 
     /// Waits until the server takes connections, or is gone: for `pg_ctl`, one that still recovers is up.
     fn awaited(&self, time: Duration) -> Job {
-        let wait = "until \"$1\" --quiet --host=\"$2\" --port=5432 --timeout=5; do
+        let wait = "while true; do
+            left=$(($4 - SECONDS))
+            \"$1\" --quiet --host=\"$2\" --port=5432 --timeout=$((left < 1 ? 1 : left < 5 ? left : 5)) && break
             pid=$(head -n 1 \"$3/postmaster.pid\" 2>/dev/null) && kill -0 \"$pid\" 2>/dev/null || { echo 'the server is gone' >&2; exit 1; }
-            [ \"$SECONDS\" -lt \"$4\" ] || { echo 'the server takes no connections in time' >&2; exit 1; }
+            [ $left -gt 0 ] || { echo 'the server takes no connections in time' >&2; exit 1; }
             sleep 0.05
         done";
         let time = time.as_secs().max(1).to_string();
@@ -359,7 +365,26 @@ impl Cluster {
             "--set=VERBOSITY=verbose".to_owned(),
             "--set=ON_ERROR_STOP=1".to_owned(),
         ];
+        let options = format!("{} {options}", self.session());
         Job::new(argv).env("PGOPTIONS", options).env("PGCONNECT_TIMEOUT", "10").env("PGCLIENTENCODING", "UTF8")
+    }
+
+    /// Options of every session: what the backup's roles and databases set for sessions of their own cuts no question of ours short, and
+    /// hides no error. What their queries mean (search_path and its like) stays theirs.
+    pub(super) fn session(&self) -> String {
+        let mut settings = vec![
+            "statement_timeout=0",
+            "lock_timeout=0",
+            "session_preload_libraries=",
+            "local_preload_libraries=",
+            "lc_messages=C",
+            "log_min_messages=warning",
+            "log_min_error_statement=panic",
+        ];
+        if self.major >= 17 {
+            settings.push("transaction_timeout=0");
+        }
+        settings.iter().map(|setting| format!("-c {setting}")).collect::<Vec<_>>().join(" ")
     }
 
     /// Why a client's question was not answered.
@@ -384,7 +409,9 @@ impl Cluster {
                 AskError::BadQuestion { reason: format!("the question cannot be asked ({})", words::condition(&code)), output }
             }
             Some(words::State { code, .. }) => AskError::Refused { state: words::condition(&code), output },
-            None if words::crashed(&log) => AskError::Refused { state: "the server crashed".to_owned(), output: log },
+            None if words::ended_by(&log).is_some_and(|signal| !is_from_outside(signal)) => {
+                AskError::Refused { state: "the server crashed".to_owned(), output: log }
+            }
             None => AskError::BadQuestion { reason: format!("the server does not answer: psql {}", how(exit)), output },
         }
     }

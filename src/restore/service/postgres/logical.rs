@@ -2,8 +2,10 @@
 
 use super::super::{Input, Job, ServiceError, Shop, how};
 use super::cluster::{Cluster, choose, installed, quoted_connection};
+use super::whole;
 use super::words::{self, Extensions, LoggedError, Meaning};
 use crate::domain::{PostgresStep, ServiceProblem, Severity};
+use crate::restore::tool::is_from_outside;
 use crate::sandbox::Exit;
 
 /// Bytes of a plain dump's beginning that are looked at: its header, and where `pg_dumpall` has roles and tablespaces.
@@ -66,6 +68,15 @@ impl Looked {
             return unusable("it is in none of the formats of pg_dump");
         }
         Ok(Looked::Plain(text))
+    }
+
+    /// Looks for what `pg_restore` passes over in silence.
+    fn is_whole(&self, shop: &Shop<'_>) -> Result<(), ServiceError> {
+        match self {
+            Looked::Archive { input, kind: Kind::Directory } => whole::directory(shop, input),
+            Looked::Archive { input, kind: Kind::Tar } => whole::tar(shop, input),
+            Looked::Archive { kind: Kind::Custom, .. } | Looked::Plain(_) => Ok(()),
+        }
     }
 
     const fn word(&self) -> &'static str {
@@ -150,6 +161,10 @@ pub(super) async fn load(
 ) -> Result<Loaded, ServiceError> {
     let dump = Looked::at(shop, shop.input(dump)?)?;
     let globals = globals.map(|pattern| shop.input(pattern).map(|input| Text::of(shop, input))).transpose()?;
+    dump.is_whole(shop)?;
+    if let Some(globals) = &globals {
+        globals.says(shop)?;
+    }
     let says = said(shop, &dump, step).await?;
     let recorded = says.server.as_deref().and_then(major);
     let (version, programs) = choose(step.version, recorded, shop.directories)?;
@@ -238,9 +253,14 @@ fn format_too_new(version: u32, output: Vec<u8>) -> ServiceError {
     ServiceError::backup(ServiceProblem::NewerClient, format!("pg_restore of version {version} cannot read its format"), output)
 }
 
-/// Whether what a client says of its input is about an early end or about damage.
+/// What a client says of its input: a file of it is missing, it ends early, or is damaged.
 fn damage(text: &str) -> ServiceProblem {
-    let early = ["end of file", "unexpected end", "input file is too short"].iter().any(|words| text.contains(words));
+    if text.contains("could not open input file") {
+        return ServiceProblem::FilesMissing;
+    }
+    // the second is how it says that what gzip packed ends early
+    let early =
+        ["end of file", "could not close data file", "unexpected end", "input file is too short"].iter().any(|words| text.contains(words));
     if early { ServiceProblem::InputTruncated } else { ServiceProblem::InputDamaged }
 }
 
@@ -298,7 +318,8 @@ impl Loading<'_> {
             format!("--jobs={jobs}"),
             dump.inside.clone(),
         ];
-        let exit = self.shop.run(Job::new(argv).env("LC_ALL", "C").output(1 << 20)).await?;
+        let job = Job::new(argv).env("LC_ALL", "C").env("PGOPTIONS", self.cluster.session()).output(1 << 20);
+        let exit = self.shop.run(job).await?;
         let failed = u64::from(!exit.success());
         self.judge(&exit, before, failed, "pg_restore")
     }
@@ -326,11 +347,20 @@ impl Loading<'_> {
         if let Some(lacks) = judged.iter().find_map(|(m, _)| if let Meaning::Host(lacks) = m { Some(*lacks) } else { None }) {
             return Err(ServiceError::runner(lacks, output()));
         }
+        if let Some(signal) = words::ended_by(&log) {
+            let how = format!("a process of it was ended by signal {signal} while it was loaded");
+            return Err(match is_from_outside(signal) {
+                true => ServiceError::runner(format!("{how}, which nothing inside does by itself: look into the host's log"), output()),
+                false => ServiceError::backup(ServiceProblem::Crashed, how, output()),
+            });
+        }
         let stderr = String::from_utf8_lossy(&exit.stderr);
         if client == "pg_restore" && stderr.contains(NEWER_FORMAT) {
             return Err(format_too_new(self.cluster.major, output()));
         }
         let input_broke = [
+            "could not open input file",
+            "could not close data file",
             "could not read from input file",
             "could not uncompress",
             "unexpected end of file",

@@ -10,6 +10,7 @@ mod physical;
 mod recovery;
 mod schema;
 mod wal;
+mod whole;
 mod words;
 
 use async_trait::async_trait;

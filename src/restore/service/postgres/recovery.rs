@@ -185,6 +185,9 @@ async fn start(shop: &Shop<'_>, cluster: &Cluster, settings: &BTreeMap<String, S
         return runner("it needs a library: name it in the step's settings, shared_preload_libraries = \"…\", and install it here");
     }
     let errors = words::errors(&output);
+    if errors.iter().any(|error| error.state == words::DISK_FULL) {
+        return runner("scratch ran full while it was recovered; give it more: [sandbox] scratch");
+    }
     if errors.iter().any(|error| error.state.starts_with("53")) || has("could not map anonymous shared memory") || has("out of memory") {
         return runner("the server does not get what it needs to start; give it more: [sandbox] memory");
     }

@@ -6,6 +6,8 @@ use crate::domain::ServiceProblem;
 
 /// Begins each line of the server's log: the SQLSTATE, and what no message begins with.
 pub(super) const LOG_PREFIX: &str = "%e|";
+/// The SQLSTATE of a disk without room.
+pub(super) const DISK_FULL: &str = "53100";
 
 /// One error in the server's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +52,13 @@ pub(super) fn turned_away(stderr: &[u8], log: &[u8]) -> Option<State> {
     Some(State { code: logged.map_or_else(|| "08004".to_owned(), |error| error.state), text })
 }
 
-/// Whether a process of the server was ended by a fault of its own.
-pub(super) fn crashed(log: &[u8]) -> bool {
-    let signals = ["terminated by signal 11", "terminated by signal 6", "terminated by signal 7", "terminated by signal 4"];
-    String::from_utf8_lossy(log).lines().any(|line| signals.iter().any(|signal| line.contains(signal)))
+/// The signal that ended a process of the server, the first that its log tells of.
+pub(super) fn ended_by(log: &[u8]) -> Option<i32> {
+    String::from_utf8_lossy(log).lines().find_map(|line| {
+        let (_, told) = line.split_once("|LOG:  ")?;
+        let (_, signal) = told.split_once(" (PID ")?.1.split_once(") was terminated by signal ")?;
+        signal.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    })
 }
 
 fn is_state(code: &str) -> bool {
@@ -83,7 +88,7 @@ pub(super) fn condition(state: &str) -> String {
         "42P01" => "undefined_table",
         "42P06" => "duplicate_schema",
         "42P07" => "duplicate_table",
-        "53100" => "disk_full",
+        DISK_FULL => "disk_full",
         "53200" => "out_of_memory",
         "57P03" => "cannot_connect_now",
         "58P01" => "undefined_file",
@@ -170,7 +175,8 @@ pub(super) fn meaning(error: &LoggedError, user: &str, newer_client: bool, exten
     match error.state.as_str() {
         "42710" if *text == format!("role \"{user}\" already exists") => Meaning::Nothing,
         "42P06" if text == "schema \"public\" already exists" => Meaning::Nothing,
-        "53100" => Meaning::Full,
+        DISK_FULL => Meaning::Full,
+        "22023" if text.starts_with("invalid value for parameter \"default_tablespace\"") => Meaning::Backup(P::TablespacesMissing),
         "0A000" | "58P01"
             if text.starts_with("extension ") || text.contains("extension control file") || text.contains("could not access file") =>
         {
@@ -209,6 +215,8 @@ mod tests {
             meaning(&one("42710", "role \"app\" already exists"), "postgres", false, &Extensions::default()),
             Meaning::Backup(_)
         ));
+        let fast = one("22023", "invalid value for parameter \"default_tablespace\": \"locale\"");
+        assert_eq!(meaning(&fast, "postgres", false, &Extensions::default()), Meaning::Backup(ServiceProblem::TablespacesMissing));
         assert!(matches!(
             meaning(&one("0A000", "extension \"postgis\" is not available"), "postgres", false, &Extensions::default()),
             Meaning::Host(_)
@@ -236,6 +244,14 @@ mod tests {
         for (state, text) in [("42883", "function public.similar(text) does not exist"), ("42704", "type \"public.ward\" does not exist")] {
             assert_eq!(one(state, text), Meaning::Backup(ServiceProblem::LoadRefused), "{text}");
         }
+    }
+
+    #[test]
+    fn a_process_of_the_server_that_was_ended_is_told_from_what_its_programs_were() {
+        let log = b"00000|LOG:  checkpoint\n38000|ERROR:  program \"x\" failed\n38000|DETAIL:  child process was terminated by signal 9: Killed\n";
+        assert_eq!(ended_by(log), None);
+        let crashed = b"00000|LOG:  server process (PID 71) was terminated by signal 11: Segmentation fault\n";
+        assert_eq!(ended_by(&[&log[..], crashed].concat()), Some(11));
     }
 
     #[test]
