@@ -209,6 +209,10 @@ fn what_this_host_lacks_says_nothing_about_a_mariadb_dump() {
     backups.back_up(WHOLE);
     lacking(backups.drill(&format!("{DUMP}\nversion = \"5.1\""), CHECKS), "MariaDB 5.1");
     lacking(backups.drill(&format!("{DUMP}\nsettings = {{ no_such_setting = \"1\" }}"), CHECKS), "settings");
+    // whether a server is ready cannot be asked of it under the scenario's own settings
+    backups.back_up(PHYSICAL);
+    lacking(backups.drill("base = \"full\"\nsettings = { max_join_size = \"1\" }", CHECKS), "ER_TOO_BIG_SELECT");
+    backups.back_up(WHOLE);
     // checks: refused ones blame the backup, wrong ones do not, and none changes what was restored
     let one = |query: &str, expect: &str| {
         let checks = format!("[[check]]\nkind = \"sql\"\nname = \"asked\"\nquery = \"{query}\"\nexpect = \"{expect}\"");

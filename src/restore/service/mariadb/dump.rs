@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::meaning::{Meaning, tally, worst};
+use super::super::usable::{Loaded, never_answered};
 use super::super::{Input, Job, ServiceError, Shop, how};
-use super::server::{START, SYSTEM, Series, Server, choose, never_answered, quoted};
-use super::words::{self, Meaning, Skew, ToldError};
+use super::server::{START, SYSTEM, Series, Server, choose, quoted};
+use super::words::{self, Skew, ToldError};
 use crate::domain::{MariaDbStep, ServiceProblem, Severity};
 use crate::sandbox::Exit;
 
@@ -12,13 +14,6 @@ use crate::sandbox::Exit;
 const HEAD: u64 = 64 << 10;
 /// Bytes of its end: it says there that it is whole.
 const END: u64 = 4 << 10;
-
-/// A server that has what was restored.
-pub(super) struct Loaded {
-    pub(super) server: Server,
-    pub(super) recorded: Option<String>,
-    pub(super) method: String,
-}
 
 /// What a dump says of itself.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -67,7 +62,7 @@ impl Says {
     }
 }
 
-pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users: Option<&str>) -> Result<Loaded, ServiceError> {
+pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users: Option<&str>) -> Result<Loaded<Server>, ServiceError> {
     let users = users.map(|pattern| shop.input(pattern)).transpose()?;
     let dumps = files(shop, dump, users.as_ref())?;
     let said = dumps.iter().map(|dump| look(shop, dump)).collect::<Result<Vec<_>, _>>()?;
@@ -135,7 +130,7 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users:
     if users.is_some() {
         method.push_str(", after its users");
     }
-    Ok(Loaded { server, recorded, method })
+    Ok(Loaded { server, recorded, method, recovery: None })
 }
 
 /// The files that a pattern means; of a directory, those that are SQL.
@@ -222,18 +217,10 @@ impl Loading<'_> {
         }
         let judged: Vec<(Meaning, &ToldError)> =
             errors.iter().map(|e| (words::meaning(e, self.skew), e)).filter(|(m, _)| *m != Meaning::Nothing).collect();
-        if judged.iter().any(|(m, _)| *m == Meaning::Full) {
-            return Err(ServiceError::runner("scratch ran full while it was loaded; give it more: [sandbox] scratch", output()));
-        }
-        // what the host lacks brings errors of its own after it: nothing is learned of the backup
-        if let Some(lacks) = judged.iter().find_map(|(m, _)| if let Meaning::Host(lacks) = m { Some(*lacks) } else { None }) {
-            return Err(ServiceError::runner(lacks, output()));
-        }
-        // the one that explains most: a missing user or routine has others after it
-        let worst = judged.iter().filter_map(|(m, _)| if let Meaning::Backup(problem) = m { Some(*problem) } else { None }).max();
+        let worst = worst(&judged.iter().map(|(m, _)| *m).collect::<Vec<_>>(), &output)?;
         match worst {
             Some(problem) => {
-                let told = words::tally(judged.iter().map(|(_, e)| e.number));
+                let told = tally(judged.iter().map(|(_, e)| words::name(e.number)));
                 let advice = match problem {
                     ServiceProblem::RolesMissing => USERS,
                     ServiceProblem::RoutinesMissing => "; back up the routines as well (mariadb-dump --routines)",
@@ -299,7 +286,7 @@ impl Loading<'_> {
         if errors.is_empty() {
             return Ok(());
         }
-        let told = words::tally(errors.iter().map(|e| e.number));
+        let told = tally(errors.iter().map(|e| words::name(e.number)));
         let output = crate::restore::tool::last_words(&exit);
         let how = format!("{} of {} views ({told})", errors.len(), views.0.len());
         let only = |number| errors.iter().all(|e| e.number == number);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
+use super::super::usable::Loaded;
 use super::super::{Input, Job, ServiceError, Shop, how};
-use super::dump::Loaded;
 use super::server::{Installed, Series, Server, choose};
 use super::words;
 use crate::domain::{MariaDbStep, ServiceProblem, Severity};
@@ -50,7 +50,7 @@ impl Part {
     }
 }
 
-pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increments: &[String]) -> Result<Loaded, ServiceError> {
+pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increments: &[String]) -> Result<Loaded<Server>, ServiceError> {
     let base = part(shop, step, base, "base").await?;
     let mut increments_read = Vec::new();
     for (number, pattern) in increments.iter().enumerate() {
@@ -94,7 +94,7 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increm
     server.start(shop, RECOVERY).await?;
     let mut server = server;
     server.database = step.database.clone();
-    Ok(Loaded { server, recorded, method })
+    Ok(Loaded { server, recorded, method, recovery: None })
 }
 
 /// A part of the backup: a directory, or a stream that is unpacked first.

@@ -1,7 +1,6 @@
 //! What MariaDB says, told apart by its error numbers without showing its text.
 
-use std::collections::BTreeMap;
-
+use super::super::meaning::Meaning;
 use crate::domain::ServiceProblem;
 
 /// Errors of a client that has lost its server.
@@ -47,6 +46,7 @@ pub(super) fn name(number: u32) -> String {
         1054 => "ER_BAD_FIELD_ERROR",
         1062 => "ER_DUP_ENTRY",
         1064 => "ER_PARSE_ERROR",
+        1104 => "ER_TOO_BIG_SELECT",
         1114 => "ER_RECORD_FILE_FULL",
         1115 => "ER_UNKNOWN_CHARACTER_SET",
         1133 => "ER_PASSWORD_NO_MATCH",
@@ -81,30 +81,6 @@ pub(super) fn name(number: u32) -> String {
     name.to_owned()
 }
 
-/// How many of which, as `ER_DUP_ENTRY 3, ER_NO_SUCH_TABLE 1`.
-pub(super) fn tally(numbers: impl IntoIterator<Item = u32>) -> String {
-    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
-    for number in numbers {
-        *counts.entry(number).or_default() += 1;
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(number, count)| (std::cmp::Reverse(*count), *number));
-    counts.iter().map(|(number, count)| format!("{} {count}", name(*number))).collect::<Vec<_>>().join(", ")
-}
-
-/// What an error while loading means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// Every fresh server says it, and it says nothing.
-    Nothing,
-    /// This host lacks something that the backup may rightly ask for.
-    Host(&'static str),
-    /// Scratch ran out.
-    Full,
-    /// The backup lacks something.
-    Backup(ServiceProblem),
-}
-
 /// Who wrote what is loaded, beside who loads it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Skew {
@@ -137,7 +113,7 @@ pub(super) fn meaning(error: &ToldError, skew: Skew) -> Meaning {
 
 /// Whether an error says more of the question than of what was restored.
 pub(super) fn is_of_the_question(number: u32) -> bool {
-    matches!(number, 0 | 1044 | 1045 | 1046 | 1064 | 1142 | 1227 | 1317 | 1792 | 1290 | 1205 | 1969 | 3024) || number == 1021
+    matches!(number, 0 | 1044 | 1045 | 1046 | 1064 | 1104 | 1142 | 1227 | 1317 | 1792 | 1290 | 1205 | 1969 | 3024) || number == 1021
 }
 
 /// Whether the log tells of a crash.
@@ -200,6 +176,7 @@ pub(super) fn rows(xml: &str) -> Vec<Vec<Option<String>>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::meaning::tally;
     use super::*;
 
     #[test]
@@ -208,7 +185,7 @@ mod tests {
             ERROR 1062 (23000) at line 1: Duplicate entry 'Jane' for key 'PRIMARY'\nERROR 1062 (23000) at line 2: Duplicate entry\n\
             ERROR 1146 (42S02) at line 3: Table 'two.jane' doesn't exist\nERROR at line 4: Unknown command '\\-'.\n";
         let found = errors(said);
-        assert_eq!(tally(found.iter().map(|e| e.number)), "ER_DUP_ENTRY 2, refused by the client 1, ER_NO_SUCH_TABLE 1");
+        assert_eq!(tally(found.iter().map(|e| name(e.number))), "ER_DUP_ENTRY 2, ER_NO_SUCH_TABLE 1, refused by the client 1");
     }
 
     #[test]
