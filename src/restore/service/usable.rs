@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::shop::{Shop, digest_of};
 use super::{AskError, ServiceError};
-use crate::domain::{Engine, RecoveryFacts, ServiceFacts, ServiceProblem};
+use crate::domain::{BinlogFacts, Engine, RecoveryFacts, ServiceFacts, ServiceProblem};
 
 /// A database server that was started.
 #[async_trait]
@@ -32,6 +32,14 @@ pub(super) struct Loaded<S> {
     pub(super) method: String,
     /// How far it was recovered, where it was.
     pub(super) recovery: Option<RecoveryFacts>,
+    /// How far binary logs were applied, where there were any.
+    pub(super) binary_logs: Option<BinlogFacts>,
+}
+
+impl<S> Loaded<S> {
+    pub(super) fn new(server: S, recorded: Option<String>, method: String) -> Self {
+        Self { server, recorded, method, recovery: None, binary_logs: None }
+    }
 }
 
 /// What was loaded, where something was, to ask it.
@@ -47,7 +55,9 @@ pub(super) async fn ready<S: Started>(
     engine: Engine,
     loaded: Option<&mut Loaded<S>>,
 ) -> Result<ServiceFacts, ServiceError> {
-    let Some(Loaded { server, recorded, method, recovery }) = loaded else { return Err(ServiceError::runner("nothing was loaded", [])) };
+    let Some(Loaded { server, recorded, method, recovery, binary_logs }) = loaded else {
+        return Err(ServiceError::runner("nothing was loaded", []));
+    };
     let (version, identity) = server.prove_identity(shop).await?;
     if server.database().is_none() {
         *server.database() = server.largest_database(shop).await?;
@@ -66,6 +76,7 @@ pub(super) async fn ready<S: Started>(
         method: method.clone(),
         identity,
         recovery: recovery.clone(),
+        binary_logs: binary_logs.clone(),
     })
 }
 

@@ -8,13 +8,13 @@ use crate::limits::ordinary_user;
 use crate::scenarios::at_home;
 
 /// Backups of one server, sealed one after the other.
-struct Backups {
-    home: Home,
-    server: Server,
+pub(super) struct Backups {
+    pub(super) home: Home,
+    pub(super) server: Server,
 }
 
 impl Backups {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let backups = Self { home: Home::new(), server: Server::mariadb() };
         backups.sql(
             "use his; alter table patient add seen datetime not null default utc_timestamp(), add photo blob; \
@@ -27,12 +27,12 @@ impl Backups {
         backups
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub(super) fn sql(&self, sql: &str) -> String {
         self.server.shell(&[("SQL", sql.to_owned())], "mariadb --no-defaults -S socket -u root --skip-column-names --execute=\"$SQL\"")
     }
 
     /// Backs up by `script`, which makes files in `out`, as a tar; `$dump` is a dump's command, `$backup` a physical backup's.
-    fn back_up(&self, script: &str) {
+    pub(super) fn back_up(&self, script: &str) {
         self.server.shell(
             &[
                 ("dump", "mariadb-dump --no-defaults -S socket -u root --single-transaction".to_owned()),
@@ -53,7 +53,7 @@ impl Backups {
         self.home.bare(&self.home.bare_name(1), &self.home.age(&zstd_bytes(&tar)));
     }
 
-    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+    pub(super) fn scenario(&self, step: &str, checks: &str) -> PathBuf {
         self.home.named_scenario(
             "his",
             &format!(
@@ -63,7 +63,7 @@ impl Backups {
         )
     }
 
-    fn drill(&self, step: &str, checks: &str) -> Drilled {
+    pub(super) fn drill(&self, step: &str, checks: &str) -> Drilled {
         self.home.drill(&self.scenario(step, checks))
     }
 }
@@ -94,11 +94,12 @@ query = "select max(seen) from patient"
 const WHOLE: &str = "$dump --routines --events his > out/his.sql";
 const DUMP: &str = "dump = \"his.sql\"";
 
+#[track_caller]
 fn problem(drilled: Drilled, problem: &str) {
     drilled.ends("FAILED").blames_backup("service_failed", &[("problem", problem)]);
 }
 
-fn warning(drilled: &Drilled, problem: &str) -> bool {
+pub(super) fn warning(drilled: &Drilled, problem: &str) -> bool {
     drilled.findings().iter().any(|f| f["finding"] == "service_failed" && f["severity"] == "warn" && f["problem"] == problem)
 }
 

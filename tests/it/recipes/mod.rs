@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::drills::{Drilled, Home, said};
 use crate::servers::{self, Locking, ceph};
 
+mod binlogs;
 mod checks;
 mod components;
 pub(crate) mod databases;

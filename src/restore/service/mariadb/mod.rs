@@ -1,8 +1,12 @@
 //! MariaDB: dumps loaded into a server made on the spot, and physical backups started in place.
 
+mod audit;
+mod binlog;
 mod content;
 mod dump;
+mod judge;
 mod physical;
+mod replay;
 mod server;
 mod words;
 

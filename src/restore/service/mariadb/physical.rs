@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::super::usable::Loaded;
 use super::super::{Input, Job, ServiceError, Shop, how};
+use super::audit::Taken;
+use super::replay::Replay;
 use super::server::{Installed, Series, Server, choose};
-use super::words;
+use super::words::{self, Skew};
 use crate::domain::{MariaDbStep, ServiceProblem, Severity};
 use crate::sandbox::Exit;
 
@@ -19,6 +21,7 @@ const STREAM: &[u8] = b"XBSTCK01";
 /// Files by which mariadb-backup says what it wrote, of newer and of older versions.
 const CHECKPOINTS: [&str; 2] = ["mariadb_backup_checkpoints", "xtrabackup_checkpoints"];
 const INFO: [&str; 2] = ["mariadb_backup_info", "xtrabackup_info"];
+const PLACE: [&str; 2] = ["mariadb_backup_binlog_info", "xtrabackup_binlog_info"];
 /// Settings in a backup without which its files cannot be read.
 const LAYOUT: [&str; 7] = [
     "innodb_page_size",
@@ -37,6 +40,8 @@ struct Part {
     checkpoints: BTreeMap<String, String>,
     info: BTreeMap<String, String>,
     settings: BTreeMap<String, String>,
+    /// Where in the binary logs it was taken.
+    taken: Taken,
 }
 
 impl Part {
@@ -70,6 +75,10 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increm
         let how = format!("the backup is of version {recorded}, and the scenario restores it into series {}", installed.series);
         shop.remark(Severity::Warn, ServiceProblem::OtherVersion, how, []);
     }
+    let replay = match &step.logs {
+        Some(logs) => Some(Replay::plan(shop, logs, &last.taken, None).await?),
+        None => None,
+    };
     let by_tool = !base.checkpoints.is_empty();
     let mut method = if by_tool { "mariadb-backup".to_owned() } else { "a copy of the data directory".to_owned() };
     // files of a server are its own alone to write, and those of a backup need not be
@@ -92,9 +101,16 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increm
     let layout = base.settings.clone();
     let server = Server::new(shop, installed, base.place.clone(), &layout, &step.settings)?;
     server.start(shop, RECOVERY).await?;
+    let binary_logs = match replay {
+        Some(replay) => Some(replay.apply(shop, &server, Skew::default()).await?),
+        None => None,
+    };
+    if let Some(facts) = &binary_logs {
+        method.push_str(&format!(", and binary logs up to {}", facts.target));
+    }
     let mut server = server;
     server.database = step.database.clone();
-    Ok(Loaded { server, recorded, method, recovery: None })
+    Ok(Loaded { binary_logs, ..Loaded::new(server, recorded, method) })
 }
 
 /// A part of the backup: a directory, or a stream that is unpacked first.
@@ -156,7 +172,16 @@ fn describe(place: &str, read: &dyn Fn(&[&str]) -> String) -> Part {
             info.insert("server_version".to_owned(), version.to_owned());
         }
     }
-    Part { place: place.to_owned(), checkpoints: pairs(read(&CHECKPOINTS)), info, settings }
+    let taken = taken(&read(&PLACE));
+    Part { place: place.to_owned(), checkpoints: pairs(read(&CHECKPOINTS)), info, settings, taken }
+}
+
+/// As `bin.000001`, `1425` and `0-7-6`, with tabs between.
+fn taken(text: &str) -> Taken {
+    let mut words = text.split_whitespace();
+    let at = words.next().zip(words.next()).and_then(|(log, at)| format!("{log}:{at}").parse().ok());
+    let after = words.next().iter().flat_map(|list| list.split(',')).filter_map(|gtid| gtid.parse().ok()).collect();
+    Taken { at, after }
 }
 
 /// A directory is a backup where it has what makes one.

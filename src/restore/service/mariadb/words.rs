@@ -36,6 +36,7 @@ pub(super) fn name(number: u32) -> String {
         1007 => "ER_DB_CREATE_EXISTS",
         1021 => "ER_DISK_FULL",
         1030 => "ER_GET_ERRNO",
+        1032 => "ER_KEY_NOT_FOUND",
         1034 => "ER_NOT_KEYFILE",
         1044 => "ER_DBACCESS_DENIED_ERROR",
         1045 => "ER_ACCESS_DENIED_ERROR",

@@ -186,7 +186,7 @@ pub(super) async fn load(
     }
     let beside = if globals.is_some() { ", after roles and tablespaces" } else { "" };
     let method = format!("pg_dump in {} format{beside}", dump.word());
-    Ok(Loaded { server: cluster, recorded: says.server, method, recovery: None })
+    Ok(Loaded::new(cluster, says.server, method))
 }
 
 /// What the dump says of itself; for archives, by the newest `pg_restore` at hand.

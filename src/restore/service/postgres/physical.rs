@@ -67,7 +67,7 @@ pub(super) async fn load(shop: &Shop<'_>, step: &PostgresStep, backup: &Physical
     };
     let until = recovery.as_ref().map_or(String::new(), |recovery| format!(", recovered to {}", recovery.target));
     let method = format!("data directory {form}{upon}{until}");
-    Ok(Loaded { server: cluster, recorded: Some(recorded.to_string()), method, recovery })
+    Ok(Loaded { recovery, ..Loaded::new(cluster, Some(recorded.to_string()), method) })
 }
 
 /// A shell script inside, with arguments.
