@@ -207,6 +207,9 @@ fn what_this_host_lacks_says_nothing_about_a_mariadb_dump() {
     lacking(drilled, "of MySQL");
     damaged("s/^CREATE TABLE .visit./INSTALL SONAME 'ha_nowhere';\\n&/");
     lacking(backups.drill(DUMP, CHECKS), "plugin");
+    // under a dump's own settings, the server takes another engine and says so in a warning alone
+    damaged("s/^) ENGINE=InnoDB/) ENGINE=ROCKSDB/");
+    lacking(backups.drill(DUMP, CHECKS), "storage engine");
     backups.back_up(WHOLE);
     lacking(backups.drill(&format!("{DUMP}\nversion = \"5.1\""), CHECKS), "MariaDB 5.1");
     lacking(backups.drill(&format!("{DUMP}\nsettings = {{ no_such_setting = \"1\" }}"), CHECKS), "settings");
@@ -306,6 +309,33 @@ fn a_physical_backup_of_mariadb_that_is_damaged_fails_with_its_reason() {
     damaged("sed -i 's/^server_version = 10[.]11/server_version = 10.3/' out/full/xtrabackup_info out/day/xtrabackup_info");
     let drilled = backups.drill(BASE, ASKED).ends("INCONCLUSIVE");
     drilled.blames_runner("service_could_not_run", &[("reason", "MariaDB 10.3")]);
+}
+
+#[test]
+fn a_rotten_table_of_any_engine_fails_the_integrity_check() {
+    let backups = Backups::new();
+    let checks = |depth: &str| format!("[[check]]\nkind = \"integrity\"\ndepth = \"{depth}\"\n");
+    for (engine, file) in [("innodb", "ibd"), ("aria", "MAD"), ("myisam", "MYD")] {
+        backups.sql(&format!(
+            "use his; create or replace table rotten (id int primary key, word char(30) not null, key (word)) engine = {engine}; \
+             insert into rotten select seq, concat('word-', seq) from seq_100_to_600; flush tables"
+        ));
+        // the last one of InnoDB is in an index; its page gets a checksum that is right again
+        let harm = |word: &str| {
+            format!(
+                "{PHYSICAL}; file=out/full/his/rotten.{file}; \
+                 at=$(LC_ALL=C grep -a -b -o word-300 $file | tail -1 | cut -d: -f1); \
+                 printf {word} | dd of=$file bs=1 seek=$at conv=notrunc status=none; \
+                 [ {engine} != innodb ] || innochecksum --no-check --write $file"
+            )
+        };
+        let full = "base = \"full\"\ndatabase = \"his\"";
+        backups.back_up(&harm("word-300"));
+        backups.drill(full, &checks("full")).ends("PASSED");
+        backups.back_up(&harm("word-900"));
+        let drilled = backups.drill(full, &checks("full")).ends("FAILED");
+        drilled.blames_backup("integrity_broken", &[("check", "integrity"), ("damaged", "1"), ("asked", "EXTENDED")]);
+    }
 }
 
 #[test]

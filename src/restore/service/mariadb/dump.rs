@@ -6,7 +6,7 @@ use super::super::meaning::tally;
 use super::super::usable::{Loaded, never_answered};
 use super::super::{Input, Job, ServiceError, Shop, how};
 use super::audit::Taken;
-use super::judge::{USERS, judge};
+use super::judge::{LOADING, SUBSTITUTES, USERS, judge};
 use super::replay::Replay;
 use super::server::{START, SYSTEM, Series, Server, choose, quoted};
 use super::words::{self, Skew};
@@ -285,10 +285,10 @@ impl Loading<'_> {
     /// Loads one file, to its end whatever the server says of parts of it: all of them are told.
     async fn file(&self, dump: &Input, database: Option<&str>, by: &[&str]) -> Result<(), ServiceError> {
         // client commands but DELIMITER mean nothing in binary mode: a dump cannot run programs by them
-        let script = "exec \"${@:2}\" <\"$1\"";
-        let mut argv: Vec<String> = ["bash", "-c", script, "load", &dump.inside].map(str::to_owned).to_vec();
+        let script = format!("\"${{@:2}}\" <\"$1\" | {SUBSTITUTES}; exit \"${{PIPESTATUS[0]}}\"");
+        let mut argv: Vec<String> = ["bash", "-c", &script, "load", &dump.inside].map(str::to_owned).to_vec();
         argv.extend(self.client()?);
-        argv.extend(["--force", "--binary-mode", "--batch"].iter().chain(by).map(|option| (*option).to_owned()));
+        argv.extend(["--force"].iter().chain(&LOADING).chain(by).map(|option| (*option).to_owned()));
         argv.extend(database.map(|name| format!("--database={name}")));
         let exit = self.shop.run(Job::new(argv)).await?;
         judge(self.shop, self.server, self.skew, &exit, "")

@@ -3,7 +3,7 @@
 
 use super::super::{Job, ServiceError, Shop};
 use super::audit::{Audit, Logs, State, Taken};
-use super::judge::judge;
+use super::judge::{LOADING, SUBSTITUTES, judge};
 use super::server::Server;
 use super::words::Skew;
 use crate::domain::{BinaryLogs, BinlogFacts, BinlogPosition, ServiceProblem, Severity, Timestamp};
@@ -66,18 +66,21 @@ impl Replay {
         }
         // the client that applies says how it ended after the other one and what it was given last; what was logged as a loaded file
         // is one again, in a directory of this drill
-        let script = r#"told=$1/told; client=("$2" --defaults-file="$3" --local-infile=1); shift 3
-            "${client[@]}" --execute='set global local_infile = 1' || exit 1
+        let options = LOADING.join(" ");
+        let script = format!(
+            r#"told=$1/told; client=("$2" --defaults-file="$3" --local-infile=1); shift 3
+            "${{client[@]}}" --execute='set global local_infile = 1' || exit 1
             mkfifo "$told" || exit 1
-            grep -a -E '^#[0-9]{6} +[0-9:]+ server id [0-9]+ +end_log_pos [0-9]+' <"$told" | tail -n 1 | grep -o 'end_log_pos [0-9]*' >"$told.last" &
-            "$@" | tee "$told" | "${client[@]}" --binary-mode --batch >/dev/null
-            ended=("${PIPESTATUS[@]}"); wait; rm "$told"
-            echo "${ended[0]} $(<"$told.last")"
-            "${client[@]}" --execute='set global local_infile = 0'
-            exit "${ended[2]}""#;
+            grep -a -E '^#[0-9]{{6}} +[0-9:]+ server id [0-9]+ +end_log_pos [0-9]+' <"$told" | tail -n 1 | grep -o 'end_log_pos [0-9]*' >"$told.last" &
+            "$@" | tee "$told" | "${{client[@]}}" {options} | {SUBSTITUTES}
+            ended=("${{PIPESTATUS[@]}}"); wait; rm "$told"
+            echo "${{ended[0]}} $(<"$told.last")"
+            "${{client[@]}}" --execute='set global local_infile = 0'
+            exit "${{ended[2]}}""#
+        );
         let program = server.installed.needed("mariadb-binlog")?;
         let temporary = shop.room("replay")?;
-        let mut argv: Vec<String> = ["bash", "-c", script, "replay", &temporary].map(str::to_owned).to_vec();
+        let mut argv: Vec<String> = ["bash", "-c", &script, "replay", &temporary].map(str::to_owned).to_vec();
         argv.extend([server.installed.needed("mariadb")?, server.client.clone(), program, "--no-defaults".to_owned()]);
         argv.extend(["--verify-binlog-checksum".to_owned(), format!("--local-load={temporary}")]);
         argv.push(format!("--start-position={}", self.from.at));
@@ -87,7 +90,8 @@ impl Replay {
         let exit = shop.run(Job::new(argv)).await?;
         judge(shop, server, skew, &exit, "while the binary logs were applied: ")?;
         let said = String::from_utf8_lossy(&exit.stdout).into_owned();
-        let (status, last) = said.trim().split_once(' ').unwrap_or((said.trim(), ""));
+        let ended = said.lines().nth(1).unwrap_or_default();
+        let (status, last) = ended.split_once(' ').unwrap_or((ended, ""));
         if status != "0" {
             let how = format!("mariadb-binlog ended with exit status {status}");
             // every event was found as it was written

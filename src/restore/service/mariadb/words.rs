@@ -91,6 +91,10 @@ pub(super) struct Skew {
     pub(super) newer_client: bool,
 }
 
+/// What this host lacks where the server does not know an engine.
+pub(super) const PLUGIN: &str =
+    "a storage engine or plugin that the backup names is not installed here: install the package that brings it";
+
 /// What an error says while something is loaded.
 pub(super) fn meaning(error: &ToldError, skew: Skew) -> Meaning {
     use ServiceProblem as P;
@@ -98,9 +102,7 @@ pub(super) fn meaning(error: &ToldError, skew: Skew) -> Meaning {
     match error.number {
         1396 if error.text.starts_with("Operation CREATE USER failed") && of_a_fresh_server => Meaning::Nothing,
         1021 | 1114 => Meaning::Full,
-        1126 | 1127 | 1286 | 1289 | 1524 => {
-            Meaning::Host("a storage engine or plugin that the backup names is not installed here: install the package that brings it")
-        }
+        1126 | 1127 | 1286 | 1289 | 1524 => Meaning::Host(PLUGIN),
         1064 | 1115 | 1193 | 1231 | 1273 | 0 if skew.foreign => Meaning::Host(
             "the backup is of MySQL or of a newer MariaDB, and uses what the server of this host does not know: install that series, and \
              nothing is learned of the backup until then",
