@@ -270,10 +270,47 @@ fn physical_backups_of_mariadb_are_prepared_started_and_asked() {
         backups.back_up(script);
         backups.drill(step, ASKED).ends("PASSED");
     }
-    // by somebody who is not root
-    let scenario = backups.scenario("base = \"copy\"\ndatabase = \"his\"", ASKED);
+}
+
+/// A visit whose commit stands in the binary log alone when the server dies: in its own files it is prepared, and no more.
+const COMMITTED: &str = "$db 'set global innodb_flush_log_at_timeout = 2700; set global innodb_flush_log_at_trx_commit = 1; \
+    insert into visit values (102, 1)'";
+
+#[test]
+fn every_form_of_a_backup_comes_back_for_an_ordinary_user() {
+    let backups = Backups::new();
+    backups.back_up(&format!(
+        "{PHYSICAL}; $dump --routines --events --master-data=2 --gtid his > out/his.sql; $dump --all-databases --events > out/all.sql; \
+         mkdir out/d; $dump --system=users > out/users.sql; $dump --routines --events his > out/d/his.sql; $dump mysql help_topic > out/d/other.sql; \
+         $backup --stream=xbstream --target-dir=$PWD/t 2>>log.backup > out/his.xbstream; \
+         {COMMITTED}; mkdir out/binlogs; cp data/bin.0* out/binlogs; kill -9 $(cat pid); cp -r data out/copy"
+    ));
+    let (mut steps, mut checks) = (String::new(), String::new());
+    for (name, from, visits) in [
+        ("dump", "dump = \"his.sql\"", 101),
+        ("server", "dump = \"all.sql\"", 101),
+        ("dumps", "dump = \"d\"\nusers = \"users.sql\"", 101),
+        ("increment", "base = \"full\"\nincrementals = [\"day\"]", 101),
+        ("stream", "base = \"his.xbstream\"", 101),
+        ("copy", "base = \"copy\"", 102),
+        ("dump-logs", "dump = \"his.sql\"\nbinlogs = \"binlogs\"", 102),
+        ("stream-logs", "base = \"his.xbstream\"\nbinlogs = \"binlogs\"", 102),
+    ] {
+        steps += &format!(
+            "[[restore]]\nmethod = \"mariadb\"\nname = \"{name}\"\n{from}\ndatabase = \"his\"\n\
+             settings = {{ innodb_buffer_pool_size = \"16M\" }}\n"
+        );
+        checks += &format!(
+            "[[check]]\nkind = \"sql\"\nname = \"visits of {name}\"\nservice = \"{name}\"\nquery = \"select count(*) from visit\"\n\
+             expect = \"= {visits}\"\n[[check]]\nkind = \"integrity\"\nname = \"integrity of {name}\"\nservice = \"{name}\"\n"
+        );
+    }
+    let sandbox = "[sandbox]\nmemory = \"2GiB\"\nprocesses = 512\ntime = \"10m\"\nscratch = { kind = \"tmpfs\", size = \"3GiB\" }\n";
+    let scenario = backups.home.named_scenario("his", &format!("{sandbox}{steps}{checks}"));
     let output = ordinary_user(&backups.home, &["run", scenario.to_str().unwrap()]).output().unwrap();
-    backups.home.drilled(said(output)).ends("PASSED");
+    let drilled = backups.home.drilled(said(output)).ends("PASSED");
+    assert_eq!(drilled.report["services"].as_array().unwrap().len(), 8);
+    drilled.left_nothing();
 }
 
 #[test]
@@ -309,6 +346,10 @@ fn a_physical_backup_of_mariadb_that_is_damaged_fails_with_its_reason() {
     damaged("sed -i 's/^server_version = 10[.]11/server_version = 10.3/' out/full/xtrabackup_info out/day/xtrabackup_info");
     let drilled = backups.drill(BASE, ASKED).ends("INCONCLUSIVE");
     drilled.blames_runner("service_could_not_run", &[("reason", "MariaDB 10.3")]);
+    // a copy of a server that died, without the binary log that says what it had committed
+    damaged(&format!("{COMMITTED}; kill -9 $(cat pid); cp -r data out/copy; rm out/copy/bin.*"));
+    let drilled = backups.drill("base = \"copy\"", ASKED).ends("FAILED");
+    drilled.blames_backup("service_failed", &[("problem", "log_hole"), ("how", "last binary log")]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What `mariadb-backup` writes, prepared and started in place: a full backup as a directory or a stream, increments after it; or a
 //! data directory as it lay on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::audit::Taken;
 use super::replay::Replay;
 use super::server::{Installed, Series, Server, choose};
 use super::words::{self, Skew};
-use crate::domain::{MariaDbStep, ServiceProblem, Severity};
+use crate::domain::{BinlogPosition, MariaDbStep, ServiceProblem, Severity};
 use crate::sandbox::Exit;
 
 /// Longest time that a server may take to start on files that it has to recover.
@@ -42,6 +42,8 @@ struct Part {
     settings: BTreeMap<String, String>,
     /// Where in the binary logs it was taken.
     taken: Taken,
+    /// Names of binary logs in it, in order.
+    logs: Vec<String>,
 }
 
 impl Part {
@@ -98,7 +100,14 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increm
         }
         every_page_has_its_checksum(shop, &installed, &base).await?;
     }
-    let layout = base.settings.clone();
+    let mut layout = base.settings.clone();
+    if let Some(last) = base.logs.last() {
+        // whether what was prepared when the server was copied was committed, its last binary log says
+        let index: String = base.logs.iter().map(|log| format!("{}/{log}\n", base.place)).collect();
+        let name = last.rsplit_once('.').map_or(last.as_str(), |(name, _)| name);
+        layout.insert("log_bin".to_owned(), format!("{}/{name}", base.place));
+        layout.insert("log_bin_index".to_owned(), shop.write("etc", "binary-logs", index.as_bytes())?);
+    }
     let server = Server::new(shop, installed, base.place.clone(), &layout, &step.settings)?;
     server.start(shop, RECOVERY).await?;
     let binary_logs = match replay {
@@ -118,7 +127,7 @@ async fn part(shop: &Shop<'_>, step: &MariaDbStep, pattern: &str, room: &str) ->
     let input = shop.input(pattern)?;
     if input.directory {
         let read = |names: &[&str]| names.iter().find_map(|name| below(shop, &input, name)).unwrap_or_default();
-        let part = describe(&input.inside, &read);
+        let part = Part { logs: own_logs(shop, &input)?, ..describe(&input.inside, &read) };
         return recognised(shop, &input, part);
     }
     if shop.head(&input, STREAM.len() as u64) != STREAM {
@@ -150,6 +159,19 @@ async fn part(shop: &Shop<'_>, step: &MariaDbStep, pattern: &str, room: &str) ->
     Ok(part)
 }
 
+/// The binary logs that a data directory has: those that stand beside an index of their name, which relays of others' logs have, too.
+fn own_logs(shop: &Shop<'_>, directory: &Input) -> Result<Vec<String>, ServiceError> {
+    let depth = directory.path.depth() + 1;
+    let files = shop.files_below(directory)?.into_iter().filter(|file| file.path.depth() == depth);
+    let names: BTreeSet<String> = files.filter_map(|file| Some(file.path.as_path().file_name()?.to_str()?.to_owned())).collect();
+    let mut indexed = names.iter().filter_map(|name| name.strip_suffix(".index")).filter(|name| !name.contains("relay"));
+    let (Some(name), None) = (indexed.next(), indexed.next()) else { return Ok(Vec::new()) };
+    let is_log = |log: &&String| log.strip_prefix(name).is_some_and(|end| end.starts_with('.')) && BinlogPosition::number_of(log).is_some();
+    let mut logs: Vec<String> = names.iter().filter(is_log).cloned().collect();
+    logs.sort_by_key(|log| BinlogPosition::number_of(log));
+    Ok(logs)
+}
+
 /// A text file below a directory of the restored tree.
 fn below(shop: &Shop<'_>, directory: &Input, name: &str) -> Option<String> {
     let mut text = String::new();
@@ -173,7 +195,7 @@ fn describe(place: &str, read: &dyn Fn(&[&str]) -> String) -> Part {
         }
     }
     let taken = taken(&read(&PLACE));
-    Part { place: place.to_owned(), checkpoints: pairs(read(&CHECKPOINTS)), info, settings, taken }
+    Part { place: place.to_owned(), checkpoints: pairs(read(&CHECKPOINTS)), info, settings, taken, logs: Vec::new() }
 }
 
 /// As `bin.000001`, `1425` and `0-7-6`, with tabs between.

@@ -167,7 +167,6 @@ impl Server {
             ("skip_networking", "1"),
             ("skip_name_resolve", "1"),
             ("skip_slave_start", "1"),
-            ("skip_log_bin", "1"),
             ("local_infile", "0"),
             // a restored system must not act
             ("event_scheduler", "OFF"),
@@ -177,6 +176,7 @@ impl Server {
         settings.extend(layout.iter().map(|(name, value)| (word(name), value.clone())));
         settings.extend(own.iter().map(|(name, value)| (word(name), value.clone())));
         settings.extend(forced.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        settings.extend((!layout.contains_key("log_bin")).then(|| ("skip_log_bin".to_owned(), "1".to_owned())));
         let lines: String = settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
         let config = shop.write("etc", "server.cnf", format!("[mariadbd]\n{lines}").as_bytes())?;
         Ok(Self { installed, data, socket, called, client, config, account, database: None })
@@ -231,9 +231,10 @@ impl Server {
         }
         let log = self.log(shop);
         match exit.ended {
-            Ended::Status(DIED) => match words::host_lacks(&log) {
-                Some(lacks) => Err(ServiceError::runner(lacks, log)),
-                None => Err(ServiceError::backup(ServiceProblem::Crashed, words::of_log(&log), log)),
+            Ended::Status(DIED) => match (words::host_lacks(&log), words::undecided(&log)) {
+                (Some(lacks), _) => Err(ServiceError::runner(lacks, log)),
+                (None, Some(how)) => Err(ServiceError::backup(ServiceProblem::LogHole, how, log)),
+                (None, None) => Err(ServiceError::backup(ServiceProblem::Crashed, words::of_log(&log), log)),
             },
             _ => Err(ServiceError::backup(ServiceProblem::NeverReady, words::of_log(&log), log)),
         }

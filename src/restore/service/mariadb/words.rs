@@ -142,6 +142,14 @@ pub(super) fn host_lacks(log: &[u8]) -> Option<&'static str> {
         .then_some("its tables are encrypted, and the server was not given the keys; see `settings`, as file_key_management_filename")
 }
 
+/// Whether a server did not start because it cannot know what became of transactions: its last binary log would say so.
+pub(super) fn undecided(log: &[u8]) -> Option<&'static str> {
+    String::from_utf8_lossy(log).contains("critical recovery information (last binlog or tc.log file) was manually deleted").then_some(
+        "it was copied while transactions were committed, and the server's last binary log, which alone says which of them were, is not \
+         beside its files: copy it as well, or back up with mariadb-backup",
+    )
+}
+
 /// What the log of a server that did not start tells, in our words.
 pub(super) fn of_log(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
