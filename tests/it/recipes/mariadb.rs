@@ -353,6 +353,61 @@ fn a_physical_backup_of_mariadb_that_is_damaged_fails_with_its_reason() {
 }
 
 #[test]
+fn a_mariadb_that_does_not_start_or_does_not_answer_fails_with_its_reason() {
+    let backups = Backups::new();
+    let copied = |harm: &str| {
+        backups.back_up(&format!("kill -STOP $(cat pid); cp -r data out/copy; kill -CONT $(cat pid); cd out/copy; {harm}; cd ../.."));
+        backups.drill("base = \"copy\"", ASKED).ends("FAILED")
+    };
+    for (harm, how) in [
+        // the page that says where InnoDB's own tables are
+        ("dd if=/dev/zero of=ibdata1 bs=16384 seek=7 count=1 conv=notrunc status=none", "a page or file is corrupted"),
+        ("dd if=/dev/urandom of=ib_logfile0 bs=512 seek=1 count=64 conv=notrunc status=none", "of its redo log"),
+        ("truncate -s 1M ibdata1", "not as long as it should be"),
+        ("rm -r mysql", "privilege tables"),
+        ("rm his/*.ibd", "files of its tables are missing"),
+    ] {
+        copied(harm).blames_backup("service_failed", &[("problem", "crashed"), ("how", how)]);
+    }
+    // nothing has to be recovered, and so nobody misses them
+    backups.server.shell(&[], "mariadb-admin --no-defaults -S socket -u root shutdown; cp -r data ended");
+    backups.back_up("cp -r ended out/copy; rm out/copy/his/*.ibd");
+    let drilled = backups.drill("base = \"copy\"", ASKED).ends("FAILED");
+    drilled.blames_backup("service_failed", &[("problem", "never_ready"), ("how", "it answers with an error (ER_")]);
+}
+
+#[test]
+fn a_runner_without_room_or_time_learns_nothing_of_a_mariadb() {
+    let backups = Backups::new();
+    let scenario = |sandbox: &str, step: &str| {
+        let scenario = format!("{sandbox}\n[[restore]]\nmethod = \"mariadb\"\n{step}\n{ASKED}");
+        backups.home.drill(&backups.home.named_scenario("his", &scenario)).ends("INCONCLUSIVE")
+    };
+    // rows for which there is no room, beside the dump that they are in
+    backups.sql(
+        "use his; create table scan (id int primary key, page text); insert into scan select seq, hex(random_bytes(1000)) from seq_1_to_60000",
+    );
+    backups.back_up(WHOLE);
+    let full = scenario("[sandbox]\nmemory = \"1GiB\"\nprocesses = 64\nscratch = { kind = \"tmpfs\", size = \"280MiB\" }", DUMP);
+    full.blames_runner("service_could_not_run", &[("reason", "scratch ran full")]);
+    // a server that starts and never answers
+    let tools = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let silent = "#!/bin/sh\n[ \"$1\" = --version ] && exec /usr/sbin/mariadbd --version\nexec sleep 1000\n";
+    let program = tools.path().join("mariadbd");
+    std::fs::write(&program, silent).unwrap();
+    for path in [tools.path(), &program] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    backups.sql("drop table his.scan");
+    backups.back_up(PHYSICAL);
+    let sandbox = format!(
+        "[sandbox]\nmemory = \"1GiB\"\nprocesses = 64\ntime = \"20s\"\nscratch = {{ kind = \"tmpfs\", size = \"768MiB\" }}\ntools = [{:?}]",
+        tools.path()
+    );
+    scenario(&sandbox, BASE).blames_runner("sandbox_limit", &[("limit", "time")]);
+}
+
+#[test]
 fn a_rotten_table_of_any_engine_fails_the_integrity_check() {
     let backups = Backups::new();
     let checks = |depth: &str| format!("[[check]]\nkind = \"integrity\"\ndepth = \"{depth}\"\n");

@@ -203,26 +203,24 @@ impl Server {
         Err(ServiceError::runner(format!("mariadb-install-db {}; see `settings`", how(&exit)), output))
     }
 
-    /// Starts the server, and waits until it takes its own account's connections.
+    /// Starts the server, and waits so long until it takes its own account's connections, but no longer than the drill lasts.
     pub(super) async fn start(&self, shop: &Shop<'_>, time: Duration) -> Result<(), ServiceError> {
         const DIED: i32 = 3;
         const LATE: i32 = 4;
-        let time = time.min((shop.left)());
         let log = format!("{}/{LOG_ROOM}/{LOG}", shop.home());
         let script = format!(
             "\"$1\" --defaults-file=\"$2\" </dev/null >>\"$3\" 2>&1 & server=$!
-             for _ in $(seq {}); do
-               \"$4\" --defaults-file=\"$5\" --connect-timeout=5 -e 'select 1' >/dev/null 2>&1 && exit 0
+             until \"$4\" --defaults-file=\"$5\" --connect-timeout=5 -e 'select 1' >/dev/null 2>&1; do
                kill -0 $server 2>/dev/null || exit {DIED}
+               [ $SECONDS -lt {} ] || exit {LATE}
                sleep 0.1
-             done
-             exit {LATE}",
-            time.as_millis() / 100 + 1
+             done",
+            time.as_secs()
         );
         let server = self.installed.server.display().to_string();
         let client = self.installed.needed("mariadb")?;
         let argv = ["bash", "-c", &script, "start", &server, &self.config, &log, &client, &self.client];
-        let exit = shop.run(Job::new(argv).within(time + Duration::from_secs(5))).await?;
+        let exit = shop.run(Job::new(argv).within(time + Duration::from_secs(10))).await?;
         if exit.success() {
             return Ok(());
         }

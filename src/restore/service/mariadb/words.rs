@@ -155,11 +155,16 @@ pub(super) fn of_log(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
     let errors = text.lines().filter(|line| line.contains(" [ERROR] ")).count();
     let known = [
+        ("Can't open and lock privilege tables", "its privilege tables cannot be read"),
+        ("Could not open mysql.", "its privilege tables cannot be read"),
+        ("No valid checkpoint was found", "of its redo log"),
+        ("ib_logfile0 is empty", "of its redo log"),
+        ("was not found at", "files of its tables are missing"),
+        ("is of a different size", "its system tablespace is not as long as it should be"),
         ("is corrupted", "a page or file is corrupted"),
         ("corrupt", "a page or file is corrupted"),
         ("redo log", "of its redo log"),
         ("Missing FILE_CHECKPOINT", "of its redo log"),
-        ("Can't open and lock privilege tables", "its privilege tables cannot be read"),
         ("Unsupported redo log format", "its redo log is of another version"),
     ];
     let about = known.iter().find(|(words, _)| text.lines().any(|line| line.contains(" [ERROR] ") && line.contains(words)));
