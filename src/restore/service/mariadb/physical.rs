@@ -106,7 +106,7 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increm
         let index: String = base.logs.iter().map(|log| format!("{}/{log}\n", base.place)).collect();
         let name = last.rsplit_once('.').map_or(last.as_str(), |(name, _)| name);
         layout.insert("log_bin".to_owned(), format!("{}/{name}", base.place));
-        layout.insert("log_bin_index".to_owned(), shop.write("etc", "binary-logs", index.as_bytes())?);
+        layout.insert("log_bin_index".to_owned(), shop.write("etc", "binary-logs.index", index.as_bytes())?);
     }
     let server = Server::new(shop, installed, base.place.clone(), &layout, &step.settings)?;
     server.start(shop, RECOVERY).await?;
