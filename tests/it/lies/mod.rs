@@ -58,13 +58,27 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         10,
         "a hole in the WAL: recovery to latest ends there in silence",
-        &["a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence"],
+        &[
+            "a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence",
+            "a_hole_in_the_binary_logs_fails_and_what_is_before_it_does_not_stand_in",
+        ],
     ),
-    (11, "rot in a WAL segment past the point that was restored", &["rot_in_the_wal_fails_before_the_point_and_warns_past_it"]),
+    (
+        11,
+        "rot in a WAL segment past the point that was restored",
+        &[
+            "rot_in_the_wal_fails_before_the_point_and_warns_past_it",
+            "a_hole_in_the_binary_logs_fails_and_what_is_before_it_does_not_stand_in",
+        ],
+    ),
     (12, "roles or extensions absent from the dump, so objects land without owners", &["a_schema_is_held_to_the_last_drill_that_passed"]),
     (13, "a dump of a newer client that the recorded server version refuses", &["a_dump_that_does_not_come_back_fails_with_its_reason"]),
     (14, "a backup made by an archiver that died weeks ago", &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content"]),
-    (15, "one member of a multi-part set is missing or from another run", &["a_part_that_is_missing_or_from_another_run_fails"]),
+    (
+        15,
+        "one member of a multi-part set is missing or from another run",
+        &["a_part_that_is_missing_or_from_another_run_fails", "binary_logs_that_do_not_go_with_the_backup_fail"],
+    ),
     (
         16,
         "an unencrypted object where policy says encrypted; encrypted to somebody else's key",

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mariadb::{Backups, warning};
+use super::mariadb::{Backups, programs, warning};
+use super::with_tools;
 use crate::drills::Drilled;
 use crate::scenarios::at_home;
 
@@ -167,6 +168,20 @@ fn binary_logs_that_do_not_go_with_the_backup_fail() {
     twice.blames_runner("service_could_not_run", &[("reason", "several")]);
     let renamed = all.drill(&format!("{FROM_DUMP}\ndatabase = \"mine\""), 110).ends("INCONCLUSIVE");
     renamed.blames_runner("service_could_not_run", &[("reason", "leaving `database` out")]);
+}
+
+#[test]
+fn what_applies_the_logs_and_stops_before_the_target_is_noticed() {
+    let all = Logged::new();
+    all.back_up("true");
+    let early = "args=(); for arg do [[ $arg != --stop-position=* ]] || arg=--stop-position=$((${arg#*=} - 40)); args+=(\"$arg\"); done\n\
+                 exec /usr/bin/mariadb-binlog \"${args[@]}\"";
+    let tools = programs(&[("mariadbd", "exec /usr/sbin/mariadbd \"$@\""), ("mariadb-binlog", early)]);
+    let drilled = all.0.home.drill(&with_tools(all.0.scenario(FROM_DUMP, ""), tools.path()));
+    problem(drilled, "target_not_reached", "the last that was applied");
+    let broken = programs(&[("mariadbd", "exec /usr/sbin/mariadbd \"$@\""), ("mariadb-binlog", "exit 7")]);
+    let drilled = all.0.home.drill(&with_tools(all.0.scenario(FROM_DUMP, ""), broken.path())).ends("INCONCLUSIVE");
+    drilled.blames_runner("service_could_not_run", &[("reason", "exit status 7")]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::databases::Server;
+use super::with_tools;
 use crate::drills::{Drilled, Home, PATIENT, holds, said, zstd_bytes};
 use crate::limits::ordinary_user;
 use crate::scenarios::at_home;
@@ -274,7 +275,7 @@ fn physical_backups_of_mariadb_are_prepared_started_and_asked() {
 
 /// A visit whose commit stands in the binary log alone when the server dies: in its own files it is prepared, and no more.
 const COMMITTED: &str = "$db 'set global innodb_flush_log_at_timeout = 2700; set global innodb_flush_log_at_trx_commit = 1; \
-    insert into visit values (102, 1)'";
+    do sleep(1.5); insert into visit values (102, 1)'";
 
 #[test]
 fn every_form_of_a_backup_comes_back_for_an_ordinary_user() {
@@ -290,7 +291,7 @@ fn every_form_of_a_backup_comes_back_for_an_ordinary_user() {
         ("dump", "dump = \"his.sql\"", 101),
         ("server", "dump = \"all.sql\"", 101),
         ("dumps", "dump = \"d\"\nusers = \"users.sql\"", 101),
-        ("increment", "base = \"full\"\nincrementals = [\"day\"]", 101),
+        ("increment-logs", "base = \"full\"\nincrementals = [\"day\"]\nbinlogs = \"binlogs\"", 102),
         ("stream", "base = \"his.xbstream\"", 101),
         ("copy", "base = \"copy\"", 102),
         ("dump-logs", "dump = \"his.sql\"\nbinlogs = \"binlogs\"", 102),
@@ -376,35 +377,41 @@ fn a_mariadb_that_does_not_start_or_does_not_answer_fails_with_its_reason() {
     drilled.blames_backup("service_failed", &[("problem", "never_ready"), ("how", "it answers with an error (ER_")]);
 }
 
+/// A directory of programs, each a script of bash, where a sandbox may be shown it.
+pub(super) fn programs(scripts: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let may_run = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    may_run(directory.path());
+    for (name, script) in scripts {
+        let path = directory.path().join(name);
+        std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+        may_run(&path);
+    }
+    directory
+}
+
 #[test]
 fn a_runner_without_room_or_time_learns_nothing_of_a_mariadb() {
     let backups = Backups::new();
-    let scenario = |sandbox: &str, step: &str| {
-        let scenario = format!("{sandbox}\n[[restore]]\nmethod = \"mariadb\"\n{step}\n{ASKED}");
-        backups.home.drill(&backups.home.named_scenario("his", &scenario)).ends("INCONCLUSIVE")
-    };
     // rows for which there is no room, beside the dump that they are in
     backups.sql(
         "use his; create table scan (id int primary key, page text); insert into scan select seq, hex(random_bytes(1000)) from seq_1_to_60000",
     );
     backups.back_up(WHOLE);
-    let full = scenario("[sandbox]\nmemory = \"1GiB\"\nprocesses = 64\nscratch = { kind = \"tmpfs\", size = \"280MiB\" }", DUMP);
+    let text = std::fs::read_to_string(backups.scenario(DUMP, ASKED)).unwrap().replace("768MiB", "280MiB");
+    let full = backups.home.drill(&backups.home.write("scenarios/his.toml", text)).ends("INCONCLUSIVE");
     full.blames_runner("service_could_not_run", &[("reason", "scratch ran full")]);
     // a server that starts and never answers
-    let tools = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let silent = "#!/bin/sh\n[ \"$1\" = --version ] && exec /usr/sbin/mariadbd --version\nexec sleep 1000\n";
-    let program = tools.path().join("mariadbd");
-    std::fs::write(&program, silent).unwrap();
-    for path in [tools.path(), &program] {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    }
+    let silent = "[ \"$1\" = --version ] && exec /usr/sbin/mariadbd --version\nexec sleep 1000";
+    let tools = programs(&[("mariadbd", silent)]);
     backups.sql("drop table his.scan");
     backups.back_up(PHYSICAL);
-    let sandbox = format!(
-        "[sandbox]\nmemory = \"1GiB\"\nprocesses = 64\ntime = \"20s\"\nscratch = {{ kind = \"tmpfs\", size = \"768MiB\" }}\ntools = [{:?}]",
-        tools.path()
-    );
-    scenario(&sandbox, BASE).blames_runner("sandbox_limit", &[("limit", "time")]);
+    let mut scenario = with_tools(backups.scenario(BASE, ASKED), tools.path());
+    let text = std::fs::read_to_string(&scenario).unwrap().replace("time = \"1m\"", "time = \"20s\"");
+    scenario = backups.home.write("scenarios/his.toml", text);
+    backups.home.drill(&scenario).ends("INCONCLUSIVE").blames_runner("sandbox_limit", &[("limit", "time")]);
 }
 
 #[test]
