@@ -13,7 +13,7 @@ needs=(
   restic:restic borg:borgbackup rclone:rclone duplicity:duplicity gpg:gnupg
   pgbackrest:pgbackrest barman-cloud-restore:barman-cli-cloud /usr/lib/postgresql/15/bin/initdb:postgresql-15
   redis-server:redis-server redis-cli:redis-tools /usr/sbin/slapd:slapd ldapsearch:ldap-utils etcd:etcd-server etcdctl:etcd-client
-  mariadb-backup:mariadb-backup mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb-admin:mariadb-client
+  mariadb-backup:mariadb-backup mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb-admin:mariadb-client mariadb-binlog:mariadb-client
   mariadb:mariadb-client-core innochecksum:mariadb-server-core mbstream:mariadb-backup
 )
 missing=()

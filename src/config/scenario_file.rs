@@ -401,6 +401,10 @@ pub enum RestoreTable {
         incrementals: Vec<String>,
         /// What mariadb-dump --system=users wrote: users and grants, loaded before the dump.
         users: Option<String>,
+        /// Binary logs that are applied upon it, by a path or a glob of the restored tree: their directory, or the logs, as "bin.*".
+        binlogs: Option<String>,
+        /// How far they are applied: "latest", or a table of one of time, position, gtid; "latest" by default.
+        target: Option<BinlogTargetValue>,
         /// The database that checks ask; the dump's own by default, or the largest.
         database: Option<String>,
         /// Series of the server, as "10.11"; the one that the backup names by default.
@@ -440,6 +444,30 @@ pub struct TargetTable {
     /// A restore point that pg_create_restore_point made.
     pub name: Option<String>,
     /// Whether what happened at that very time or position is still wanted; true by default.
+    pub inclusive: Option<bool>,
+}
+
+/// How far binary logs are applied.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum BinlogTargetValue {
+    /// "latest".
+    Word(String),
+    /// A point.
+    Point(BinlogTargetTable),
+}
+
+/// A point up to which binary logs are applied: one of `time`, `position`, `gtid`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BinlogTargetTable {
+    /// An instant with its offset, as "2026-11-20T02:00:00Z"; binary logs have whole seconds.
+    pub time: Option<String>,
+    /// A log and the position in it, as "bin.000003:1234": what ends there or before it is applied.
+    pub position: Option<String>,
+    /// A transaction, as "0-7-120".
+    pub gtid: Option<String>,
+    /// Whether what was committed in that very second, or the transaction itself, is still wanted; true by default.
     pub inclusive: Option<bool>,
 }
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::component::is_word;
 use super::scenario::Reader;
-use super::scenario_file::{RestoreTable, SqliteMadeByWord, TargetTable, TargetValue};
+use super::scenario_file::{BinlogTargetTable, BinlogTargetValue, RestoreTable, SqliteMadeByWord, TargetTable, TargetValue};
 use crate::checks::Glob;
 use crate::domain::{
-    Comparison, MariaDbBackup, MariaDbStep, PhysicalBackup, PostgresBackup, PostgresStep, RecoveryTarget, RestoreStep, ServiceKind,
-    ServiceStep, SqlAsk, SqlExpect, SqliteMadeBy, SqliteStep,
+    BinaryLogs, BinlogTarget, Comparison, MariaDbBackup, MariaDbStep, PhysicalBackup, PostgresBackup, PostgresStep, RecoveryTarget,
+    RestoreStep, ServiceKind, ServiceStep, SqlAsk, SqlExpect, SqliteMadeBy, SqliteStep,
 };
 
 /// Settings of PostgreSQL that a drill depends on, by their names' beginnings: where the server is, who is let in, what it loads, runs,
@@ -216,7 +216,9 @@ impl Reader<'_> {
     }
 
     fn mariadb(&mut self, at: &str, table: &RestoreTable) -> Option<MariaDbStep> {
-        let RestoreTable::Mariadb { dump, base, incrementals, users, database, version, settings, .. } = table else { return None };
+        let RestoreTable::Mariadb { dump, base, incrementals, users, binlogs, target, database, version, settings, .. } = table else {
+            return None;
+        };
         self.settings(at, settings);
         if let Some(version) = version
             && !is_series(version)
@@ -232,7 +234,43 @@ impl Reader<'_> {
                 return None;
             }
         };
-        Some(MariaDbStep { from, database: database.clone(), version: version.clone(), settings: settings.clone() })
+        let logs = match (binlogs, target) {
+            (None, None) => None,
+            (Some(binlogs), target) => {
+                self.tree_pattern(&format!("{at}.binlogs"), binlogs);
+                let target = target.as_ref().map_or(Some(BinlogTarget::Latest), |t| self.binlog_target(&format!("{at}.target"), t))?;
+                Some(BinaryLogs { binlogs: binlogs.clone(), target })
+            }
+            (None, Some(_)) => {
+                let advice = "write which they are, as binlogs = \"binlogs\", or leave `target` out";
+                self.wrong(&format!("{at}.target"), "without binary logs a backup comes back as it was taken", advice);
+                None
+            }
+        };
+        Some(MariaDbStep { from, logs, database: database.clone(), version: version.clone(), settings: settings.clone() })
+    }
+
+    fn binlog_target(&mut self, at: &str, target: &BinlogTargetValue) -> Option<BinlogTarget> {
+        match target {
+            BinlogTargetValue::Word(word) if word == "latest" => Some(BinlogTarget::Latest),
+            BinlogTargetValue::Point(BinlogTargetTable { time: Some(time), position: None, gtid: None, inclusive }) => {
+                let at = self.parse(&format!("{at}.time"), time)?;
+                Some(BinlogTarget::Time { at, inclusive: inclusive.unwrap_or(true) })
+            }
+            BinlogTargetValue::Point(BinlogTargetTable { time: None, position: Some(position), gtid: None, inclusive: None }) => {
+                Some(BinlogTarget::Position(self.parse(&format!("{at}.position"), position)?))
+            }
+            BinlogTargetValue::Point(BinlogTargetTable { time: None, position: None, gtid: Some(gtid), inclusive }) => {
+                let at = self.parse(&format!("{at}.gtid"), gtid)?;
+                Some(BinlogTarget::Gtid { at, inclusive: inclusive.unwrap_or(true) })
+            }
+            BinlogTargetValue::Word(_) | BinlogTargetValue::Point(_) => {
+                let advice =
+                    "write \"latest\", { time = \"2026-11-20T02:00:00Z\" }, { position = \"bin.000003:1234\" } or { gtid = \"0-7-120\" }";
+                self.wrong(at, "this is no point to apply binary logs to", advice);
+                None
+            }
+        }
     }
 
     fn settings(&mut self, at: &str, settings: &BTreeMap<String, String>) {

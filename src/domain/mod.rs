@@ -3,6 +3,7 @@
 //! No IO, no async, no clock here. Whatever the time is, somebody passes it in.
 
 mod baseline;
+mod binlog;
 mod bounds;
 mod chain;
 mod check;
@@ -36,6 +37,7 @@ mod tree;
 mod verdict;
 
 pub use baseline::{BASELINE_SCHEMA, Baseline, Deviations, LastDrill, Observations, Observed, Seen, TableSeen, mark};
+pub use binlog::{BinlogError, BinlogFacts, BinlogPosition, BinlogTarget, Gtid};
 pub use bounds::{BoundFacts, Cpus, Held, Requirement};
 pub use chain::{
     Caches, ChainFile, ChainSummary, LockPolicyVerdict, LockTotals, ObjectRead, RangeRead, Reader, ReaderTotals, RestoreChain,
@@ -56,7 +58,7 @@ pub use event::{
 pub use finding::{Cause, Finding, FindingKind, Severity};
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
 pub use lsn::{Lsn, LsnError};
-pub use mariadb::{MariaDbBackup, MariaDbStep};
+pub use mariadb::{BinaryLogs, MariaDbBackup, MariaDbStep};
 pub use objective::{Achieved, Assessment, CaptureSource, Measurements, Met, Objectives, Recovery, assess, worst_gap};
 pub use order::{DrillState, EventOrderError, phase_lengths};
 pub use path::{PathError, RestorePath};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DefinedStep, Lsn, MariaDbBackup, MariaDbStep, Sha256, Timestamp};
+use super::{BinlogFacts, DefinedStep, Lsn, MariaDbBackup, MariaDbStep, Sha256, Timestamp};
 
 /// The databases that checks can question in their own language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -237,6 +237,9 @@ pub struct ServiceFacts {
     /// How far it was recovered, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryFacts>,
+    /// How far binary logs were applied, where there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary_logs: Option<BinlogFacts>,
 }
 
 /// What is wrong with a service's backup, as the finding names it.
@@ -278,7 +281,7 @@ pub enum ServiceProblem {
     Undescribed,
     /// WAL, binary logs or increments that it needs are missing.
     LogHole,
-    /// WAL that it needs is damaged.
+    /// WAL or binary logs that it needs are damaged.
     LogDamaged,
     /// Recovery ended before the point that was asked for.
     TargetNotReached,

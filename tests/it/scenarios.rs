@@ -69,6 +69,7 @@ fn every_scenario_given_away_has_its_test() {
         include_str!("recipes/databases.rs"),
         include_str!("recipes/services.rs"),
         include_str!("recipes/mariadb.rs"),
+        include_str!("recipes/binlogs.rs"),
         include_str!("recipes/pitr.rs"),
         include_str!("recipes/postgres.rs"),
         include_str!("recipes/sqlite.rs"),

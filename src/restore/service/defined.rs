@@ -228,6 +228,7 @@ impl Service for Defined {
             method: format!("{}, by the definition {}", inputs.join(" and "), self.step.whose),
             identity: "it says what only the process that was started here knows".to_owned(),
             recovery: None,
+            binary_logs: None,
         })
     }
 

@@ -9,9 +9,11 @@
 
 mod defined;
 mod mariadb;
+mod meaning;
 mod postgres;
 mod shop;
 mod sqlite;
+mod usable;
 
 use async_trait::async_trait;
 

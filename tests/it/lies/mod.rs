@@ -67,9 +67,17 @@ const LIES: &[(u32, &str, &[&str])] = &[
             "a_hole_in_the_wal_fails_and_recovery_does_not_end_there_in_silence",
             "a_base_a_night_and_wal_as_it_is_written",
             "recovery_follows_the_timeline_of_a_failover",
+            "a_hole_in_the_binary_logs_fails_and_what_is_before_it_does_not_stand_in",
         ],
     ),
-    (11, "rot in a WAL segment past the point that was restored", &["rot_in_the_wal_fails_before_the_point_and_warns_past_it"]),
+    (
+        11,
+        "rot in a WAL segment past the point that was restored",
+        &[
+            "rot_in_the_wal_fails_before_the_point_and_warns_past_it",
+            "a_hole_in_the_binary_logs_fails_and_what_is_before_it_does_not_stand_in",
+        ],
+    ),
     (
         12,
         "roles or extensions absent from the dump, so objects land without owners",
@@ -88,7 +96,11 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (
         15,
         "one member of a multi-part set is missing or from another run",
-        &["a_part_that_is_missing_or_from_another_run_fails", "wal_of_another_server_fails"],
+        &[
+            "a_part_that_is_missing_or_from_another_run_fails",
+            "wal_of_another_server_fails",
+            "binary_logs_that_do_not_go_with_the_backup_fail",
+        ],
     ),
     (
         16,

@@ -3,18 +3,19 @@
 use std::path::PathBuf;
 
 use super::databases::Server;
+use super::with_tools;
 use crate::drills::{Drilled, Home, PATIENT, holds, said, zstd_bytes};
 use crate::limits::ordinary_user;
 use crate::scenarios::at_home;
 
 /// Backups of one server, sealed one after the other.
-struct Backups {
-    home: Home,
-    server: Server,
+pub(super) struct Backups {
+    pub(super) home: Home,
+    pub(super) server: Server,
 }
 
 impl Backups {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let backups = Self { home: Home::new(), server: Server::mariadb() };
         backups.sql(
             "use his; alter table patient add seen datetime not null default utc_timestamp(), add photo blob; \
@@ -27,12 +28,12 @@ impl Backups {
         backups
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub(super) fn sql(&self, sql: &str) -> String {
         self.server.shell(&[("SQL", sql.to_owned())], "mariadb --no-defaults -S socket -u root --skip-column-names --execute=\"$SQL\"")
     }
 
     /// Backs up by `script`, which makes files in `out`, as a tar; `$dump` is a dump's command, `$backup` a physical backup's.
-    fn back_up(&self, script: &str) {
+    pub(super) fn back_up(&self, script: &str) {
         self.server.shell(
             &[
                 ("dump", "mariadb-dump --no-defaults -S socket -u root --single-transaction".to_owned()),
@@ -53,7 +54,7 @@ impl Backups {
         self.home.bare(&self.home.bare_name(1), &self.home.age(&zstd_bytes(&tar)));
     }
 
-    fn scenario(&self, step: &str, checks: &str) -> PathBuf {
+    pub(super) fn scenario(&self, step: &str, checks: &str) -> PathBuf {
         self.home.named_scenario(
             "his",
             &format!(
@@ -63,7 +64,7 @@ impl Backups {
         )
     }
 
-    fn drill(&self, step: &str, checks: &str) -> Drilled {
+    pub(super) fn drill(&self, step: &str, checks: &str) -> Drilled {
         self.home.drill(&self.scenario(step, checks))
     }
 }
@@ -94,11 +95,12 @@ query = "select max(seen) from patient"
 const WHOLE: &str = "$dump --routines --events his > out/his.sql";
 const DUMP: &str = "dump = \"his.sql\"";
 
+#[track_caller]
 fn problem(drilled: Drilled, problem: &str) {
     drilled.ends("FAILED").blames_backup("service_failed", &[("problem", problem)]);
 }
 
-fn warning(drilled: &Drilled, problem: &str) -> bool {
+pub(super) fn warning(drilled: &Drilled, problem: &str) -> bool {
     drilled.findings().iter().any(|f| f["finding"] == "service_failed" && f["severity"] == "warn" && f["problem"] == problem)
 }
 
@@ -206,9 +208,16 @@ fn what_this_host_lacks_says_nothing_about_a_mariadb_dump() {
     lacking(drilled, "of MySQL");
     damaged("s/^CREATE TABLE .visit./INSTALL SONAME 'ha_nowhere';\\n&/");
     lacking(backups.drill(DUMP, CHECKS), "plugin");
+    // under a dump's own settings, the server takes another engine and says so in a warning alone
+    damaged("s/^) ENGINE=InnoDB/) ENGINE=ROCKSDB/");
+    lacking(backups.drill(DUMP, CHECKS), "storage engine");
     backups.back_up(WHOLE);
     lacking(backups.drill(&format!("{DUMP}\nversion = \"5.1\""), CHECKS), "MariaDB 5.1");
     lacking(backups.drill(&format!("{DUMP}\nsettings = {{ no_such_setting = \"1\" }}"), CHECKS), "settings");
+    // whether a server is ready cannot be asked of it under the scenario's own settings
+    backups.back_up(PHYSICAL);
+    lacking(backups.drill("base = \"full\"\nsettings = { max_join_size = \"1\" }", CHECKS), "ER_TOO_BIG_SELECT");
+    backups.back_up(WHOLE);
     // checks: refused ones blame the backup, wrong ones do not, and none changes what was restored
     let one = |query: &str, expect: &str| {
         let checks = format!("[[check]]\nkind = \"sql\"\nname = \"asked\"\nquery = \"{query}\"\nexpect = \"{expect}\"");
@@ -262,10 +271,47 @@ fn physical_backups_of_mariadb_are_prepared_started_and_asked() {
         backups.back_up(script);
         backups.drill(step, ASKED).ends("PASSED");
     }
-    // by somebody who is not root
-    let scenario = backups.scenario("base = \"copy\"\ndatabase = \"his\"", ASKED);
+}
+
+/// A visit whose commit stands in the binary log alone when the server dies: in its own files it is prepared, and no more.
+const COMMITTED: &str = "$db 'set global innodb_flush_log_at_timeout = 2700; set global innodb_flush_log_at_trx_commit = 1; \
+    do sleep(1.5); insert into visit values (102, 1)'";
+
+#[test]
+fn every_form_of_a_backup_comes_back_for_an_ordinary_user() {
+    let backups = Backups::new();
+    backups.back_up(&format!(
+        "{PHYSICAL}; $dump --routines --events --master-data=2 --gtid his > out/his.sql; $dump --all-databases --events > out/all.sql; \
+         mkdir out/d; $dump --system=users > out/users.sql; $dump --routines --events his > out/d/his.sql; $dump mysql help_topic > out/d/other.sql; \
+         $backup --stream=xbstream --target-dir=$PWD/t 2>>log.backup > out/his.xbstream; \
+         {COMMITTED}; mkdir out/binlogs; cp data/bin.0* out/binlogs; kill -9 $(cat pid); cp -r data out/copy"
+    ));
+    let (mut steps, mut checks) = (String::new(), String::new());
+    for (name, from, visits) in [
+        ("dump", "dump = \"his.sql\"", 101),
+        ("server", "dump = \"all.sql\"", 101),
+        ("dumps", "dump = \"d\"\nusers = \"users.sql\"", 101),
+        ("increment-logs", "base = \"full\"\nincrementals = [\"day\"]\nbinlogs = \"binlogs\"", 102),
+        ("stream", "base = \"his.xbstream\"", 101),
+        ("copy", "base = \"copy\"", 102),
+        ("dump-logs", "dump = \"his.sql\"\nbinlogs = \"binlogs\"", 102),
+        ("stream-logs", "base = \"his.xbstream\"\nbinlogs = \"binlogs\"", 102),
+    ] {
+        steps += &format!(
+            "[[restore]]\nmethod = \"mariadb\"\nname = \"{name}\"\n{from}\ndatabase = \"his\"\n\
+             settings = {{ innodb_buffer_pool_size = \"16M\" }}\n"
+        );
+        checks += &format!(
+            "[[check]]\nkind = \"sql\"\nname = \"visits of {name}\"\nservice = \"{name}\"\nquery = \"select count(*) from visit\"\n\
+             expect = \"= {visits}\"\n[[check]]\nkind = \"integrity\"\nname = \"integrity of {name}\"\nservice = \"{name}\"\n"
+        );
+    }
+    let sandbox = "[sandbox]\nmemory = \"2GiB\"\nprocesses = 512\ntime = \"10m\"\nscratch = { kind = \"tmpfs\", size = \"3GiB\" }\n";
+    let scenario = backups.home.named_scenario("his", &format!("{sandbox}{steps}{checks}"));
     let output = ordinary_user(&backups.home, &["run", scenario.to_str().unwrap()]).output().unwrap();
-    backups.home.drilled(said(output)).ends("PASSED");
+    let drilled = backups.home.drilled(said(output)).ends("PASSED");
+    assert_eq!(drilled.report["services"].as_array().unwrap().len(), 8);
+    drilled.left_nothing();
 }
 
 #[test]
@@ -301,6 +347,98 @@ fn a_physical_backup_of_mariadb_that_is_damaged_fails_with_its_reason() {
     damaged("sed -i 's/^server_version = 10[.]11/server_version = 10.3/' out/full/xtrabackup_info out/day/xtrabackup_info");
     let drilled = backups.drill(BASE, ASKED).ends("INCONCLUSIVE");
     drilled.blames_runner("service_could_not_run", &[("reason", "MariaDB 10.3")]);
+    // a copy of a server that died, without the binary log that says what it had committed
+    damaged(&format!("{COMMITTED}; kill -9 $(cat pid); cp -r data out/copy; rm out/copy/bin.*"));
+    let drilled = backups.drill("base = \"copy\"", ASKED).ends("FAILED");
+    drilled.blames_backup("service_failed", &[("problem", "log_hole"), ("how", "last binary log")]);
+}
+
+#[test]
+fn a_mariadb_that_does_not_start_or_does_not_answer_fails_with_its_reason() {
+    let backups = Backups::new();
+    let copied = |harm: &str| {
+        backups.back_up(&format!("kill -STOP $(cat pid); cp -r data out/copy; kill -CONT $(cat pid); cd out/copy; {harm}; cd ../.."));
+        backups.drill("base = \"copy\"", ASKED).ends("FAILED")
+    };
+    for (harm, how) in [
+        // the page that says where InnoDB's own tables are
+        ("dd if=/dev/zero of=ibdata1 bs=16384 seek=7 count=1 conv=notrunc status=none", "a page or file is corrupted"),
+        ("dd if=/dev/urandom of=ib_logfile0 bs=512 seek=1 count=64 conv=notrunc status=none", "of its redo log"),
+        ("truncate -s 1M ibdata1", "not as long as it should be"),
+        ("rm -r mysql", "privilege tables"),
+        ("rm his/*.ibd", "files of its tables are missing"),
+    ] {
+        copied(harm).blames_backup("service_failed", &[("problem", "crashed"), ("how", how)]);
+    }
+    // nothing has to be recovered, and so nobody misses them
+    backups.server.shell(&[], "mariadb-admin --no-defaults -S socket -u root shutdown; cp -r data ended");
+    backups.back_up("cp -r ended out/copy; rm out/copy/his/*.ibd");
+    let drilled = backups.drill("base = \"copy\"", ASKED).ends("FAILED");
+    drilled.blames_backup("service_failed", &[("problem", "never_ready"), ("how", "it answers with an error (ER_")]);
+}
+
+/// A directory of programs, each a script of bash, where a sandbox may be shown it.
+pub(super) fn programs(scripts: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let may_run = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    may_run(directory.path());
+    for (name, script) in scripts {
+        let path = directory.path().join(name);
+        std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+        may_run(&path);
+    }
+    directory
+}
+
+#[test]
+fn a_runner_without_room_or_time_learns_nothing_of_a_mariadb() {
+    let backups = Backups::new();
+    // rows for which there is no room, beside the dump that they are in
+    backups.sql(
+        "use his; create table scan (id int primary key, page text); insert into scan select seq, hex(random_bytes(1000)) from seq_1_to_60000",
+    );
+    backups.back_up(WHOLE);
+    let text = std::fs::read_to_string(backups.scenario(DUMP, ASKED)).unwrap().replace("768MiB", "280MiB");
+    let full = backups.home.drill(&backups.home.write("scenarios/his.toml", text)).ends("INCONCLUSIVE");
+    full.blames_runner("service_could_not_run", &[("reason", "scratch ran full")]);
+    // a server that starts and never answers
+    let silent = "[ \"$1\" = --version ] && exec /usr/sbin/mariadbd --version\nexec sleep 1000";
+    let tools = programs(&[("mariadbd", silent)]);
+    backups.sql("drop table his.scan");
+    backups.back_up(PHYSICAL);
+    let mut scenario = with_tools(backups.scenario(BASE, ASKED), tools.path());
+    let text = std::fs::read_to_string(&scenario).unwrap().replace("time = \"1m\"", "time = \"20s\"");
+    scenario = backups.home.write("scenarios/his.toml", text);
+    backups.home.drill(&scenario).ends("INCONCLUSIVE").blames_runner("sandbox_limit", &[("limit", "time")]);
+}
+
+#[test]
+fn a_rotten_table_of_any_engine_fails_the_integrity_check() {
+    let backups = Backups::new();
+    let checks = |depth: &str| format!("[[check]]\nkind = \"integrity\"\ndepth = \"{depth}\"\n");
+    for (engine, file) in [("innodb", "ibd"), ("aria", "MAD"), ("myisam", "MYD")] {
+        backups.sql(&format!(
+            "use his; create or replace table rotten (id int primary key, word char(30) not null, key (word)) engine = {engine}; \
+             insert into rotten select seq, concat('word-', seq) from seq_100_to_600; flush tables"
+        ));
+        // the last one of InnoDB is in an index; its page gets a checksum that is right again
+        let harm = |word: &str| {
+            format!(
+                "{PHYSICAL}; file=out/full/his/rotten.{file}; \
+                 at=$(LC_ALL=C grep -a -b -o word-300 $file | tail -1 | cut -d: -f1); \
+                 printf {word} | dd of=$file bs=1 seek=$at conv=notrunc status=none; \
+                 [ {engine} != innodb ] || innochecksum --no-check --write $file"
+            )
+        };
+        let full = "base = \"full\"\ndatabase = \"his\"";
+        backups.back_up(&harm("word-300"));
+        backups.drill(full, &checks("full")).ends("PASSED");
+        backups.back_up(&harm("word-900"));
+        let drilled = backups.drill(full, &checks("full")).ends("FAILED");
+        drilled.blames_backup("integrity_broken", &[("check", "integrity"), ("damaged", "1"), ("asked", "EXTENDED")]);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::drills::{Drilled, Home, said};
 use crate::servers::{self, Locking, ceph};
 
+mod binlogs;
 mod checks;
 mod compared;
 mod components;
@@ -233,8 +234,13 @@ fn more_tools() -> PathBuf {
 
 /// Names them in the scenario, as somebody does who keeps them outside of the system's own directories.
 fn with_more_tools(scenario: PathBuf) -> PathBuf {
+    with_tools(scenario, &more_tools())
+}
+
+/// Likewise programs of any directory.
+fn with_tools(scenario: PathBuf, directory: &Path) -> PathBuf {
     let mut table: toml::Table = std::fs::read_to_string(&scenario).unwrap().parse().unwrap();
-    let tools = vec![toml::Value::from(more_tools().display().to_string())];
+    let tools = vec![toml::Value::from(directory.display().to_string())];
     table["sandbox"].as_table_mut().unwrap().insert("tools".to_owned(), tools.into());
     std::fs::write(&scenario, toml::to_string(&table).unwrap()).unwrap();
     scenario

@@ -2,23 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::meaning::tally;
+use super::super::usable::{Loaded, never_answered};
 use super::super::{Input, Job, ServiceError, Shop, how};
-use super::server::{START, SYSTEM, Series, Server, choose, never_answered, quoted};
-use super::words::{self, Meaning, Skew, ToldError};
-use crate::domain::{MariaDbStep, ServiceProblem, Severity};
-use crate::sandbox::Exit;
+use super::audit::Taken;
+use super::judge::{LOADING, SUBSTITUTES, USERS, judge};
+use super::replay::Replay;
+use super::server::{START, SYSTEM, Series, Server, choose, quoted};
+use super::words::{self, Skew};
+use crate::domain::{BinaryLogs, BinlogPosition, MariaDbStep, ServiceProblem, Severity};
 
 /// Bytes of a dump's beginning that are looked at.
 const HEAD: u64 = 64 << 10;
 /// Bytes of its end: it says there that it is whole.
 const END: u64 = 4 << 10;
-
-/// A server that has what was restored.
-pub(super) struct Loaded {
-    pub(super) server: Server,
-    pub(super) recorded: Option<String>,
-    pub(super) method: String,
-}
 
 /// What a dump says of itself.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,6 +32,8 @@ struct Says {
     commented: bool,
     /// It saves settings at its beginning, which it gives back at its end.
     saves_settings: bool,
+    /// Where in the binary logs it was taken.
+    taken: Taken,
 }
 
 impl Says {
@@ -59,7 +58,24 @@ impl Says {
                 says.saves_settings = true;
             }
         }
+        says.places(head);
         says
+    }
+
+    /// What a part of it says of where it was taken: its beginning names a place, and its beginning or its end transactions.
+    fn places(&mut self, text: &str) {
+        let quoted = |text: &str| text.split('\'').nth(1).map(str::to_owned);
+        for line in text.lines().map(|line| line.trim_start_matches("-- ")) {
+            let place = line.starts_with("CHANGE MASTER ").then(|| line.split_once("MASTER_LOG_FILE=")).flatten();
+            if let (Some((_, rest)), None) = (place, self.taken.at) {
+                let at = rest.split_once("MASTER_LOG_POS=").map(|(_, at)| at.trim_end_matches(';'));
+                self.taken.at = at.and_then(|at| format!("{}:{at}", quoted(rest)?).parse::<BinlogPosition>().ok());
+            }
+            if let (Some(gtids), true) = (line.strip_prefix("SET GLOBAL gtid_slave_pos="), self.taken.after.is_empty()) {
+                self.taken.after =
+                    quoted(gtids).iter().flat_map(|list| list.split(',')).filter_map(|gtid| gtid.trim().parse().ok()).collect();
+            }
+        }
     }
 
     fn is_of_mysql(&self) -> bool {
@@ -67,7 +83,7 @@ impl Says {
     }
 }
 
-pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users: Option<&str>) -> Result<Loaded, ServiceError> {
+pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users: Option<&str>) -> Result<Loaded<Server>, ServiceError> {
     let users = users.map(|pattern| shop.input(pattern)).transpose()?;
     let dumps = files(shop, dump, users.as_ref())?;
     let said = dumps.iter().map(|dump| look(shop, dump)).collect::<Result<Vec<_>, _>>()?;
@@ -93,6 +109,11 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users:
         }
         (Skew { foreign: mysql || of_mariadb.is_some_and(|series| series > installed.series), newer_client }, installed)
     };
+    let brings = bring(shop, &dumps, &said).await?;
+    let replay = match &step.logs {
+        Some(logs) => Some(plan(shop, step, logs, &said, &brings).await?),
+        None => None,
+    };
     let data = shop.room("data")?;
     let mut own = step.settings.clone();
     // nothing of a fresh server has to survive a crash
@@ -105,7 +126,6 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users:
         // by whom a fresh server lets pass on what is his alone: rights to act in another's name
         loading.file(users, Some("mysql"), &["--user=root", "--password="]).await?;
     }
-    let left_out = loading.left_out(&dumps, &said).await?;
     for (dump, says) in dumps.iter().zip(&said) {
         let database = match (says.brings_databases, &says.database) {
             (true, _) => None,
@@ -121,9 +141,13 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users:
         loading.users_came = true;
         server.restart(shop, START).await?;
     }
+    let binary_logs = match replay {
+        Some(replay) => Some(replay.apply(shop, loading.server, skew).await?),
+        None => None,
+    };
     loading.every_view_answers().await?;
     loading.every_definer_is_there().await?;
-    for (kinds, option) in left_out {
+    for (kinds, option) in left_out(&said, &brings) {
         let how = format!("it was written without {option}: {kinds} of the source, where it had any, are not in it");
         shop.remark(Severity::Warn, ServiceProblem::LeftOut, how, []);
     }
@@ -135,7 +159,65 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, dump: &str, users:
     if users.is_some() {
         method.push_str(", after its users");
     }
-    Ok(Loaded { server, recorded, method })
+    if let Some(facts) = &binary_logs {
+        method.push_str(&format!(", and binary logs up to {}", facts.target));
+    }
+    Ok(Loaded { binary_logs, ..Loaded::new(server, recorded, method) })
+}
+
+/// The binary logs that follow the dumps.
+async fn plan(
+    shop: &Shop<'_>,
+    step: &MariaDbStep,
+    logs: &BinaryLogs,
+    said: &[Says],
+    brings: &BTreeSet<String>,
+) -> Result<Replay, ServiceError> {
+    let taken = said.first().map(|says| says.taken.clone()).unwrap_or_default();
+    if said.iter().any(|says| says.taken != taken) {
+        let how = "its dumps were taken at different places in the binary logs, and each transaction would be in some of them: dump all \
+                   databases at once";
+        return Err(ServiceError::backup(ServiceProblem::InputUnusable, how, []));
+    }
+    let mut named = brings.iter().filter_map(|line| line.strip_prefix("-- Current Database: `")?.strip_suffix('`'));
+    // the first of those that were asked for, where they were
+    let first = said.first().and_then(|says| says.database.clone());
+    let alone = match (said.iter().any(|says| says.brings_databases), named.next(), named.next()) {
+        (false, ..) | (true, Some(_), None) => first,
+        (true, ..) => None,
+    };
+    if let (Some(database), Some(alone)) = (&step.database, &alone)
+        && database != alone
+    {
+        let reason = "binary logs name the database as the source had it: restore it under that name, leaving `database` out";
+        return Err(ServiceError::runner(reason, []));
+    }
+    Replay::plan(shop, logs, &taken, alone).await
+}
+
+/// Lines by which the dumps themselves show what they bring: mariadb-dump has no routines and no events unless it is told, and writes
+/// above them that it was.
+async fn bring(shop: &Shop<'_>, dumps: &[Input], said: &[Says]) -> Result<BTreeSet<String>, ServiceError> {
+    let script = "LC_ALL=C grep -a -o -h -E '^(-- Dumping (routines|events) for database|-- Current Database: `.*`|USE `mysql`;)' -- \"$@\" \
+                  | sort -u";
+    let mut argv: Vec<String> = ["bash", "-c", script, "look"].map(str::to_owned).to_vec();
+    argv.extend(dumps.iter().zip(said).filter(|(_, says)| says.commented).map(|(dump, _)| dump.inside.clone()));
+    if argv.len() == 4 {
+        return Ok(BTreeSet::new());
+    }
+    let exit = shop.run(Job::new(argv)).await?;
+    Ok(String::from_utf8_lossy(&exit.stdout).lines().map(str::to_owned).collect())
+}
+
+/// What they show to have been left out.
+fn left_out(said: &[Says], brings: &BTreeSet<String>) -> Vec<(&'static str, &'static str)> {
+    let kinds = [("routines", "functions and procedures", "--routines"), ("events", "events", "--events")];
+    // a dump of the system's own database has them as rows
+    let left = |word: &str| {
+        let shown = format!("-- Dumping {word} for database");
+        said.iter().any(|says| says.commented) && !brings.contains("USE `mysql`;") && !brings.contains(&shown)
+    };
+    kinds.into_iter().filter(|(word, ..)| left(word)).map(|(_, kinds, option)| (kinds, option)).collect()
 }
 
 /// The files that a pattern means; of a directory, those that are SQL.
@@ -163,9 +245,10 @@ fn look(shop: &Shop<'_>, dump: &Input) -> Result<Says, ServiceError> {
     if head.iter().take(512).any(|byte| *byte == 0) {
         return Err(ServiceError::backup(ServiceProblem::InputUnusable, "it is no SQL that mariadb-dump writes", []));
     }
-    let says = Says::read(&String::from_utf8_lossy(&head));
+    let mut says = Says::read(&String::from_utf8_lossy(&head));
     let end = shop.end(dump, END);
     let end = String::from_utf8_lossy(&end);
+    says.places(&end);
     let completed = end.lines().any(|line| line.starts_with("-- Dump completed"));
     let gave_back = end.lines().any(|line| line.contains("SQL_NOTES=@OLD_SQL_NOTES"));
     if (says.commented && !completed) || (says.saves_settings && !gave_back) {
@@ -202,66 +285,13 @@ impl Loading<'_> {
     /// Loads one file, to its end whatever the server says of parts of it: all of them are told.
     async fn file(&self, dump: &Input, database: Option<&str>, by: &[&str]) -> Result<(), ServiceError> {
         // client commands but DELIMITER mean nothing in binary mode: a dump cannot run programs by them
-        let script = "exec \"${@:2}\" <\"$1\"";
-        let mut argv: Vec<String> = ["bash", "-c", script, "load", &dump.inside].map(str::to_owned).to_vec();
+        let script = format!("\"${{@:2}}\" <\"$1\" | {SUBSTITUTES}; exit \"${{PIPESTATUS[0]}}\"");
+        let mut argv: Vec<String> = ["bash", "-c", &script, "load", &dump.inside].map(str::to_owned).to_vec();
         argv.extend(self.client()?);
-        argv.extend(["--force", "--binary-mode", "--batch"].iter().chain(by).map(|option| (*option).to_owned()));
+        argv.extend(["--force"].iter().chain(&LOADING).chain(by).map(|option| (*option).to_owned()));
         argv.extend(database.map(|name| format!("--database={name}")));
         let exit = self.shop.run(Job::new(argv)).await?;
-        self.judge(&exit)
-    }
-
-    fn judge(&self, exit: &Exit) -> Result<(), ServiceError> {
-        if let Some(full) = self.shop.sandbox.scratch_is_full() {
-            return Err(full.into());
-        }
-        let errors = words::errors(&exit.stderr);
-        let output = || [self.server.log(self.shop), crate::restore::tool::last_words(exit)].concat();
-        if errors.iter().any(|e| words::LOST.contains(&e.number)) {
-            return Err(ServiceError::backup(ServiceProblem::Crashed, "it ended while it was loaded", output()));
-        }
-        let judged: Vec<(Meaning, &ToldError)> =
-            errors.iter().map(|e| (words::meaning(e, self.skew), e)).filter(|(m, _)| *m != Meaning::Nothing).collect();
-        if judged.iter().any(|(m, _)| *m == Meaning::Full) {
-            return Err(ServiceError::runner("scratch ran full while it was loaded; give it more: [sandbox] scratch", output()));
-        }
-        // what the host lacks brings errors of its own after it: nothing is learned of the backup
-        if let Some(lacks) = judged.iter().find_map(|(m, _)| if let Meaning::Host(lacks) = m { Some(*lacks) } else { None }) {
-            return Err(ServiceError::runner(lacks, output()));
-        }
-        // the one that explains most: a missing user or routine has others after it
-        let worst = judged.iter().filter_map(|(m, _)| if let Meaning::Backup(problem) = m { Some(*problem) } else { None }).max();
-        match worst {
-            Some(problem) => {
-                let told = words::tally(judged.iter().map(|(_, e)| e.number));
-                let advice = match problem {
-                    ServiceProblem::RolesMissing => USERS,
-                    ServiceProblem::RoutinesMissing => "; back up the routines as well (mariadb-dump --routines)",
-                    _ => "",
-                };
-                let more = if exit.stderr_dropped > 0 { "more than " } else { "" };
-                Err(ServiceError::backup(problem, format!("{more}{} errors ({told}){advice}", judged.len()), output()))
-            }
-            None if exit.success() || !errors.is_empty() => Ok(()),
-            None => Err(ServiceError::backup(ServiceProblem::LoadRefused, format!("mariadb {}", how(exit)), output())),
-        }
-    }
-
-    /// What the dumps themselves show to have been left out: mariadb-dump has no routines and no events unless it is told, and
-    /// writes above them that it was.
-    async fn left_out(&self, dumps: &[Input], said: &[Says]) -> Result<Vec<(&'static str, &'static str)>, ServiceError> {
-        let script = "LC_ALL=C grep -a -o -h -E '^(-- Dumping (routines|events) for database|USE `mysql`;)' -- \"$@\" | sort -u";
-        let mut argv: Vec<String> = ["bash", "-c", script, "look"].map(str::to_owned).to_vec();
-        argv.extend(dumps.iter().zip(said).filter(|(_, says)| says.commented).map(|(dump, _)| dump.inside.clone()));
-        if argv.len() == 4 {
-            return Ok(Vec::new());
-        }
-        let exit = self.shop.run(Job::new(argv)).await?;
-        let found = String::from_utf8_lossy(&exit.stdout).into_owned();
-        let kinds = [("routines", "functions and procedures", "--routines"), ("events", "events", "--events")];
-        // a dump of the system's own database has them as rows
-        let left = kinds.into_iter().filter(|(word, ..)| !found.contains("USE `mysql`") && !found.contains(&format!("-- Dumping {word} ")));
-        Ok(left.map(|(_, kinds, option)| (kinds, option)).collect())
+        judge(self.shop, self.server, self.skew, &exit, "")
     }
 
     /// Whether the dump brought a table of accounts: it counts from the server's next start.
@@ -299,7 +329,7 @@ impl Loading<'_> {
         if errors.is_empty() {
             return Ok(());
         }
-        let told = words::tally(errors.iter().map(|e| e.number));
+        let told = tally(errors.iter().map(|e| words::name(e.number)));
         let output = crate::restore::tool::last_words(&exit);
         let how = format!("{} of {} views ({told})", errors.len(), views.0.len());
         let only = |number| errors.iter().all(|e| e.number == number);
@@ -340,8 +370,6 @@ impl Loading<'_> {
         Err(ServiceError::backup(ServiceProblem::RolesMissing, format!("the users that define {kinds}{USERS}"), []))
     }
 }
-
-const USERS: &str = "; back up the users as well (mariadb-dump --system=users), and name them: users = …";
 
 #[cfg(test)]
 mod tests {

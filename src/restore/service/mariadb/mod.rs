@@ -1,76 +1,57 @@
 //! MariaDB: dumps loaded into a server made on the spot, and physical backups started in place.
 
+mod audit;
+mod binlog;
 mod content;
 mod dump;
+mod judge;
 mod physical;
+mod replay;
 mod server;
 mod words;
 
 use async_trait::async_trait;
 
 use self::server::Server;
+use super::usable::{self, Loaded, asked};
 use super::{AskError, Rows, Service, ServiceError, Shop};
-use crate::domain::{
-    Engine, Fingerprint, IntegrityAnswer, IntegrityDepth, MariaDbBackup, MariaDbStep, Sample, SchemaObject, ServiceFacts, ServiceProblem,
-};
+use crate::domain::{Engine, Fingerprint, IntegrityAnswer, IntegrityDepth, MariaDbBackup, MariaDbStep, Sample, SchemaObject, ServiceFacts};
 
 /// A server in its life.
 pub(super) struct MariaDb {
     name: String,
     step: MariaDbStep,
-    server: Option<Server>,
-    /// The version that the backup names.
-    recorded: Option<String>,
-    /// How it was restored, in our words.
-    method: String,
+    loaded: Option<Loaded<Server>>,
 }
 
 impl MariaDb {
     pub(super) fn new(name: &str, step: &MariaDbStep) -> Self {
-        Self { name: name.to_owned(), step: step.clone(), server: None, recorded: None, method: String::new() }
+        Self { name: name.to_owned(), step: step.clone(), loaded: None }
     }
 
     fn server(&self) -> Result<&Server, AskError> {
-        self.server.as_ref().ok_or_else(|| AskError::BadQuestion { reason: "its server was never started".to_owned(), output: Vec::new() })
+        asked(self.loaded.as_ref())
     }
 }
 
 #[async_trait]
 impl Service for MariaDb {
     async fn load(&mut self, shop: &Shop<'_>) -> Result<(), ServiceError> {
-        let loaded = match &self.step.from {
+        self.loaded = Some(match &self.step.from {
             MariaDbBackup::Dump { dump, users } => dump::load(shop, &self.step, dump, users.as_deref()).await?,
             MariaDbBackup::Physical { base, increments } => physical::load(shop, &self.step, base, increments).await?,
-        };
-        (self.server, self.recorded, self.method) = (Some(loaded.server), loaded.recorded, loaded.method);
+        });
         Ok(())
     }
 
     async fn ready(&mut self, shop: &Shop<'_>) -> Result<ServiceFacts, ServiceError> {
-        let Some(server) = &mut self.server else { return Err(ServiceError::runner("nothing was loaded", [])) };
-        let (version, identity) = server.prove_identity(shop).await?;
-        if server.database.is_none() {
-            server.database = server.largest_database(shop).await?;
-        }
-        if !server.has_a_row(shop).await? {
-            return Err(ServiceError::backup(ServiceProblem::Empty, "no table of the database has a row", []));
-        }
-        Ok(ServiceFacts {
-            name: self.name.clone(),
-            engine: Engine::MariaDb,
-            version,
-            path: server.installed.server.display().to_string(),
-            sha256: Some(super::shop::digest_of(&server.installed.server)?),
-            recorded: self.recorded.clone(),
-            method: self.method.clone(),
-            identity,
-            recovery: None,
-        })
+        usable::ready(shop, &self.name, Engine::MariaDb, self.loaded.as_mut()).await
     }
 
     async fn query(&self, shop: &Shop<'_>, database: Option<&str>, sql: &str) -> Result<Rows, AskError> {
         self.server()?.query(shop, database, sql).await
     }
+
     async fn objects(&self, shop: &Shop<'_>, database: Option<&str>) -> Result<Vec<SchemaObject>, AskError> {
         self.server()?.objects(shop, database).await
     }

@@ -1,15 +1,17 @@
 //! What `mariadb-backup` writes, prepared and started in place: a full backup as a directory or a stream, increments after it; or a
 //! data directory as it lay on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::time::Duration;
 
+use super::super::usable::Loaded;
 use super::super::{Input, Job, ServiceError, Shop, how};
-use super::dump::Loaded;
+use super::audit::Taken;
+use super::replay::Replay;
 use super::server::{Installed, Series, Server, choose};
-use super::words;
-use crate::domain::{MariaDbStep, ServiceProblem, Severity};
+use super::words::{self, Skew};
+use crate::domain::{BinlogPosition, MariaDbStep, ServiceProblem, Severity};
 use crate::sandbox::Exit;
 
 /// Longest time that a server may take to start on files that it has to recover.
@@ -19,6 +21,7 @@ const STREAM: &[u8] = b"XBSTCK01";
 /// Files by which mariadb-backup says what it wrote, of newer and of older versions.
 const CHECKPOINTS: [&str; 2] = ["mariadb_backup_checkpoints", "xtrabackup_checkpoints"];
 const INFO: [&str; 2] = ["mariadb_backup_info", "xtrabackup_info"];
+const PLACE: [&str; 2] = ["mariadb_backup_binlog_info", "xtrabackup_binlog_info"];
 /// Settings in a backup without which its files cannot be read.
 const LAYOUT: [&str; 7] = [
     "innodb_page_size",
@@ -37,6 +40,10 @@ struct Part {
     checkpoints: BTreeMap<String, String>,
     info: BTreeMap<String, String>,
     settings: BTreeMap<String, String>,
+    /// Where in the binary logs it was taken.
+    taken: Taken,
+    /// Names of binary logs in it, in order.
+    logs: Vec<String>,
 }
 
 impl Part {
@@ -50,7 +57,7 @@ impl Part {
     }
 }
 
-pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increments: &[String]) -> Result<Loaded, ServiceError> {
+pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increments: &[String]) -> Result<Loaded<Server>, ServiceError> {
     let base = part(shop, step, base, "base").await?;
     let mut increments_read = Vec::new();
     for (number, pattern) in increments.iter().enumerate() {
@@ -70,6 +77,10 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increm
         let how = format!("the backup is of version {recorded}, and the scenario restores it into series {}", installed.series);
         shop.remark(Severity::Warn, ServiceProblem::OtherVersion, how, []);
     }
+    let replay = match &step.logs {
+        Some(logs) => Some(Replay::plan(shop, logs, &last.taken, None).await?),
+        None => None,
+    };
     let by_tool = !base.checkpoints.is_empty();
     let mut method = if by_tool { "mariadb-backup".to_owned() } else { "a copy of the data directory".to_owned() };
     // files of a server are its own alone to write, and those of a backup need not be
@@ -89,12 +100,26 @@ pub(super) async fn load(shop: &Shop<'_>, step: &MariaDbStep, base: &str, increm
         }
         every_page_has_its_checksum(shop, &installed, &base).await?;
     }
-    let layout = base.settings.clone();
+    let mut layout = base.settings.clone();
+    if let Some(last) = base.logs.last() {
+        // whether what was prepared when the server was copied was committed, its last binary log says
+        let index: String = base.logs.iter().map(|log| format!("{}/{log}\n", base.place)).collect();
+        let name = last.rsplit_once('.').map_or(last.as_str(), |(name, _)| name);
+        layout.insert("log_bin".to_owned(), format!("{}/{name}", base.place));
+        layout.insert("log_bin_index".to_owned(), shop.write("etc", "binary-logs.index", index.as_bytes())?);
+    }
     let server = Server::new(shop, installed, base.place.clone(), &layout, &step.settings)?;
     server.start(shop, RECOVERY).await?;
+    let binary_logs = match replay {
+        Some(replay) => Some(replay.apply(shop, &server, Skew::default()).await?),
+        None => None,
+    };
+    if let Some(facts) = &binary_logs {
+        method.push_str(&format!(", and binary logs up to {}", facts.target));
+    }
     let mut server = server;
     server.database = step.database.clone();
-    Ok(Loaded { server, recorded, method })
+    Ok(Loaded { binary_logs, ..Loaded::new(server, recorded, method) })
 }
 
 /// A part of the backup: a directory, or a stream that is unpacked first.
@@ -102,7 +127,7 @@ async fn part(shop: &Shop<'_>, step: &MariaDbStep, pattern: &str, room: &str) ->
     let input = shop.input(pattern)?;
     if input.directory {
         let read = |names: &[&str]| names.iter().find_map(|name| below(shop, &input, name)).unwrap_or_default();
-        let part = describe(&input.inside, &read);
+        let part = Part { logs: own_logs(shop, &input)?, ..describe(&input.inside, &read) };
         return recognised(shop, &input, part);
     }
     if shop.head(&input, STREAM.len() as u64) != STREAM {
@@ -134,6 +159,19 @@ async fn part(shop: &Shop<'_>, step: &MariaDbStep, pattern: &str, room: &str) ->
     Ok(part)
 }
 
+/// The binary logs that a data directory has: those that stand beside an index of their name, which relays of others' logs have, too.
+fn own_logs(shop: &Shop<'_>, directory: &Input) -> Result<Vec<String>, ServiceError> {
+    let depth = directory.path.depth() + 1;
+    let files = shop.files_below(directory)?.into_iter().filter(|file| file.path.depth() == depth);
+    let names: BTreeSet<String> = files.filter_map(|file| Some(file.path.as_path().file_name()?.to_str()?.to_owned())).collect();
+    let mut indexed = names.iter().filter_map(|name| name.strip_suffix(".index")).filter(|name| !name.contains("relay"));
+    let (Some(name), None) = (indexed.next(), indexed.next()) else { return Ok(Vec::new()) };
+    let is_log = |log: &&String| log.strip_prefix(name).is_some_and(|end| end.starts_with('.')) && BinlogPosition::number_of(log).is_some();
+    let mut logs: Vec<String> = names.iter().filter(is_log).cloned().collect();
+    logs.sort_by_key(|log| BinlogPosition::number_of(log));
+    Ok(logs)
+}
+
 /// A text file below a directory of the restored tree.
 fn below(shop: &Shop<'_>, directory: &Input, name: &str) -> Option<String> {
     let mut text = String::new();
@@ -156,7 +194,16 @@ fn describe(place: &str, read: &dyn Fn(&[&str]) -> String) -> Part {
             info.insert("server_version".to_owned(), version.to_owned());
         }
     }
-    Part { place: place.to_owned(), checkpoints: pairs(read(&CHECKPOINTS)), info, settings }
+    let taken = taken(&read(&PLACE));
+    Part { place: place.to_owned(), checkpoints: pairs(read(&CHECKPOINTS)), info, settings, taken, logs: Vec::new() }
+}
+
+/// As `bin.000001`, `1425` and `0-7-6`, with tabs between.
+fn taken(text: &str) -> Taken {
+    let mut words = text.split_whitespace();
+    let at = words.next().zip(words.next()).and_then(|(log, at)| format!("{log}:{at}").parse().ok());
+    let after = words.next().iter().flat_map(|list| list.split(',')).filter_map(|gtid| gtid.parse().ok()).collect();
+    Taken { at, after }
 }
 
 /// A directory is a backup where it has what makes one.

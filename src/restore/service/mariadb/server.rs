@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use async_trait::async_trait;
+
+use super::super::usable::{Started, never_answered};
 use super::super::{AskError, Job, Rows, ServiceError, Shop, how};
 use super::words;
 use crate::domain::ServiceProblem;
@@ -164,7 +167,6 @@ impl Server {
             ("skip_networking", "1"),
             ("skip_name_resolve", "1"),
             ("skip_slave_start", "1"),
-            ("skip_log_bin", "1"),
             ("local_infile", "0"),
             // a restored system must not act
             ("event_scheduler", "OFF"),
@@ -174,6 +176,7 @@ impl Server {
         settings.extend(layout.iter().map(|(name, value)| (word(name), value.clone())));
         settings.extend(own.iter().map(|(name, value)| (word(name), value.clone())));
         settings.extend(forced.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        settings.extend((!layout.contains_key("log_bin")).then(|| ("skip_log_bin".to_owned(), "1".to_owned())));
         let lines: String = settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
         let config = shop.write("etc", "server.cnf", format!("[mariadbd]\n{lines}").as_bytes())?;
         Ok(Self { installed, data, socket, called, client, config, account, database: None })
@@ -200,26 +203,24 @@ impl Server {
         Err(ServiceError::runner(format!("mariadb-install-db {}; see `settings`", how(&exit)), output))
     }
 
-    /// Starts the server, and waits until it takes its own account's connections.
+    /// Starts the server, and waits so long until it takes its own account's connections, but no longer than the drill lasts.
     pub(super) async fn start(&self, shop: &Shop<'_>, time: Duration) -> Result<(), ServiceError> {
         const DIED: i32 = 3;
         const LATE: i32 = 4;
-        let time = time.min((shop.left)());
         let log = format!("{}/{LOG_ROOM}/{LOG}", shop.home());
         let script = format!(
             "\"$1\" --defaults-file=\"$2\" </dev/null >>\"$3\" 2>&1 & server=$!
-             for _ in $(seq {}); do
-               \"$4\" --defaults-file=\"$5\" --connect-timeout=5 -e 'select 1' >/dev/null 2>&1 && exit 0
+             until \"$4\" --defaults-file=\"$5\" --connect-timeout=5 -e 'select 1' >/dev/null 2>&1; do
                kill -0 $server 2>/dev/null || exit {DIED}
+               [ $SECONDS -lt {} ] || exit {LATE}
                sleep 0.1
-             done
-             exit {LATE}",
-            time.as_millis() / 100 + 1
+             done",
+            time.as_secs()
         );
         let server = self.installed.server.display().to_string();
         let client = self.installed.needed("mariadb")?;
         let argv = ["bash", "-c", &script, "start", &server, &self.config, &log, &client, &self.client];
-        let exit = shop.run(Job::new(argv).within(time + Duration::from_secs(5))).await?;
+        let exit = shop.run(Job::new(argv).within(time + Duration::from_secs(10))).await?;
         if exit.success() {
             return Ok(());
         }
@@ -228,9 +229,10 @@ impl Server {
         }
         let log = self.log(shop);
         match exit.ended {
-            Ended::Status(DIED) => match words::host_lacks(&log) {
-                Some(lacks) => Err(ServiceError::runner(lacks, log)),
-                None => Err(ServiceError::backup(ServiceProblem::Crashed, words::of_log(&log), log)),
+            Ended::Status(DIED) => match (words::host_lacks(&log), words::undecided(&log)) {
+                (Some(lacks), _) => Err(ServiceError::runner(lacks, log)),
+                (None, Some(how)) => Err(ServiceError::backup(ServiceProblem::LogHole, how, log)),
+                (None, None) => Err(ServiceError::backup(ServiceProblem::Crashed, words::of_log(&log), log)),
             },
             _ => Err(ServiceError::backup(ServiceProblem::NeverReady, words::of_log(&log), log)),
         }
@@ -262,56 +264,6 @@ impl Server {
     /// The end of the server's log.
     pub(super) fn log(&self, shop: &Shop<'_>) -> Vec<u8> {
         shop.since(LOG_ROOM, LOG, 0, LOG_BYTES)
-    }
-
-    /// Shows that the server that answers is the one that was started here; answers its version and how that was shown.
-    pub(super) async fn prove_identity(&self, shop: &Shop<'_>) -> Result<(String, String), ServiceError> {
-        let sql = "select @@version, @@report_host, @@datadir, @@socket, substring_index(current_user(), '@', 1)";
-        let rows = self.query(shop, None, sql).await.map_err(|e| never_answered(e, self.log(shop)))?;
-        let [version, called, data, socket, account] = match rows.0.into_iter().next().map(TryInto::try_into) {
-            Some(Ok(row)) => row,
-            _ => return Err(ServiceError::backup(ServiceProblem::NeverReady, "it says nothing of itself", self.log(shop))),
-        };
-        let same = |said: &Option<String>, ours: &str| said.as_deref().map(|s| s.trim_end_matches('/')) == Some(ours);
-        if !(same(&called, &self.called) && same(&data, &self.data) && same(&socket, &self.socket) && same(&account, &self.account)) {
-            let how = "its name, data directory, socket or account are not those of the server started here";
-            return Err(ServiceError::backup(ServiceProblem::WrongServer, how, self.log(shop)));
-        }
-        let identity = "it took a password drawn for this drill, of an account made at its start, and bears the name and data \
-                        directory given to it";
-        Ok((version.unwrap_or_default(), identity.to_owned()))
-    }
-
-    /// The largest database: where nobody says otherwise, the one that is meant.
-    pub(super) async fn largest_database(&self, shop: &Shop<'_>) -> Result<Option<String>, ServiceError> {
-        let sql = format!(
-            "select table_schema from information_schema.tables where table_type = 'BASE TABLE' and table_schema not in {SYSTEM} \
-             group by table_schema order by sum(data_length + index_length) desc, table_schema limit 1"
-        );
-        let rows = self.query(shop, None, &sql).await.map_err(|e| never_answered(e, self.log(shop)))?;
-        Ok(rows.0.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
-    }
-
-    /// Whether any table has a row: a server that answers has not restored anything by that.
-    pub(super) async fn has_a_row(&self, shop: &Shop<'_>) -> Result<bool, ServiceError> {
-        let of = match &self.database {
-            Some(database) => format!("table_schema = {}", text(database)),
-            None => format!("table_schema not in {SYSTEM}"),
-        };
-        let sql = format!(
-            "select table_schema, table_name from information_schema.tables where table_type = 'BASE TABLE' and {of} \
-             order by data_length desc limit 50"
-        );
-        let said = |e| never_answered(e, self.log(shop));
-        for row in self.query(shop, None, &sql).await.map_err(said)?.0 {
-            let [Some(database), Some(table)] = row.as_slice() else { continue };
-            let one = format!("select 1 from {}.{} limit 1", quoted(database), quoted(table));
-            let rows = self.query(shop, None, &one).await.map_err(said)?;
-            if !rows.0.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Asks one query that changes nothing.
@@ -358,6 +310,64 @@ impl Server {
     }
 }
 
+#[async_trait]
+impl Started for Server {
+    fn program(&self) -> PathBuf {
+        self.installed.server.clone()
+    }
+
+    fn database(&mut self) -> &mut Option<String> {
+        &mut self.database
+    }
+
+    async fn prove_identity(&self, shop: &Shop<'_>) -> Result<(String, String), ServiceError> {
+        let sql = "select @@version, @@report_host, @@datadir, @@socket, substring_index(current_user(), '@', 1)";
+        let rows = self.query(shop, None, sql).await.map_err(|e| never_answered(e, self.log(shop)))?;
+        let [version, called, data, socket, account] = match rows.0.into_iter().next().map(TryInto::try_into) {
+            Some(Ok(row)) => row,
+            _ => return Err(ServiceError::backup(ServiceProblem::NeverReady, "it says nothing of itself", self.log(shop))),
+        };
+        let same = |said: &Option<String>, ours: &str| said.as_deref().map(|s| s.trim_end_matches('/')) == Some(ours);
+        if !(same(&called, &self.called) && same(&data, &self.data) && same(&socket, &self.socket) && same(&account, &self.account)) {
+            let how = "its name, data directory, socket or account are not those of the server started here";
+            return Err(ServiceError::backup(ServiceProblem::WrongServer, how, self.log(shop)));
+        }
+        let identity = "it took a password drawn for this drill, of an account made at its start, and bears the name and data \
+                        directory given to it";
+        Ok((version.unwrap_or_default(), identity.to_owned()))
+    }
+
+    async fn largest_database(&self, shop: &Shop<'_>) -> Result<Option<String>, ServiceError> {
+        let sql = format!(
+            "select table_schema from information_schema.tables where table_type = 'BASE TABLE' and table_schema not in {SYSTEM} \
+             group by table_schema order by sum(data_length + index_length) desc, table_schema limit 1"
+        );
+        let rows = self.query(shop, None, &sql).await.map_err(|e| never_answered(e, self.log(shop)))?;
+        Ok(rows.0.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+
+    async fn has_a_row(&self, shop: &Shop<'_>) -> Result<bool, ServiceError> {
+        let of = match &self.database {
+            Some(database) => format!("table_schema = {}", text(database)),
+            None => format!("table_schema not in {SYSTEM}"),
+        };
+        let sql = format!(
+            "select table_schema, table_name from information_schema.tables where table_type = 'BASE TABLE' and {of} \
+             order by data_length desc limit 50"
+        );
+        let said = |e| never_answered(e, self.log(shop));
+        for row in self.query(shop, None, &sql).await.map_err(said)?.0 {
+            let [Some(database), Some(table)] = row.as_slice() else { continue };
+            let one = format!("select 1 from {}.{} limit 1", quoted(database), quoted(table));
+            let rows = self.query(shop, None, &one).await.map_err(said)?;
+            if !rows.0.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// Settings that suit a server whose data ends with the drill.
 fn tuned(shop: &Shop<'_>) -> BTreeMap<String, String> {
     let mib = |bytes: u64, least: u64, most: u64| format!("{}M", (bytes >> 20).clamp(least, most));
@@ -395,17 +405,6 @@ pub(super) fn quoted(name: &str) -> String {
 /// A text as statements have it.
 pub(super) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// A started server that cannot be asked the simplest things.
-pub(super) fn never_answered(error: AskError, log: Vec<u8>) -> ServiceError {
-    match error {
-        AskError::Sandbox(error) => error.into(),
-        AskError::Refused { state, output } => {
-            ServiceError::backup(ServiceProblem::NeverReady, format!("it answers with an error ({state})"), [output, log].concat())
-        }
-        AskError::BadQuestion { reason, output } => ServiceError::backup(ServiceProblem::NeverReady, reason, [output, log].concat()),
-    }
 }
 
 #[cfg(test)]

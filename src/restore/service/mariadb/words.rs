@@ -1,7 +1,6 @@
 //! What MariaDB says, told apart by its error numbers without showing its text.
 
-use std::collections::BTreeMap;
-
+use super::super::meaning::Meaning;
 use crate::domain::ServiceProblem;
 
 /// Errors of a client that has lost its server.
@@ -37,6 +36,7 @@ pub(super) fn name(number: u32) -> String {
         1007 => "ER_DB_CREATE_EXISTS",
         1021 => "ER_DISK_FULL",
         1030 => "ER_GET_ERRNO",
+        1032 => "ER_KEY_NOT_FOUND",
         1034 => "ER_NOT_KEYFILE",
         1044 => "ER_DBACCESS_DENIED_ERROR",
         1045 => "ER_ACCESS_DENIED_ERROR",
@@ -47,6 +47,7 @@ pub(super) fn name(number: u32) -> String {
         1054 => "ER_BAD_FIELD_ERROR",
         1062 => "ER_DUP_ENTRY",
         1064 => "ER_PARSE_ERROR",
+        1104 => "ER_TOO_BIG_SELECT",
         1114 => "ER_RECORD_FILE_FULL",
         1115 => "ER_UNKNOWN_CHARACTER_SET",
         1133 => "ER_PASSWORD_NO_MATCH",
@@ -81,30 +82,6 @@ pub(super) fn name(number: u32) -> String {
     name.to_owned()
 }
 
-/// How many of which, as `ER_DUP_ENTRY 3, ER_NO_SUCH_TABLE 1`.
-pub(super) fn tally(numbers: impl IntoIterator<Item = u32>) -> String {
-    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
-    for number in numbers {
-        *counts.entry(number).or_default() += 1;
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(number, count)| (std::cmp::Reverse(*count), *number));
-    counts.iter().map(|(number, count)| format!("{} {count}", name(*number))).collect::<Vec<_>>().join(", ")
-}
-
-/// What an error while loading means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// Every fresh server says it, and it says nothing.
-    Nothing,
-    /// This host lacks something that the backup may rightly ask for.
-    Host(&'static str),
-    /// Scratch ran out.
-    Full,
-    /// The backup lacks something.
-    Backup(ServiceProblem),
-}
-
 /// Who wrote what is loaded, beside who loads it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Skew {
@@ -114,6 +91,10 @@ pub(super) struct Skew {
     pub(super) newer_client: bool,
 }
 
+/// What this host lacks where the server does not know an engine.
+pub(super) const PLUGIN: &str =
+    "a storage engine or plugin that the backup names is not installed here: install the package that brings it";
+
 /// What an error says while something is loaded.
 pub(super) fn meaning(error: &ToldError, skew: Skew) -> Meaning {
     use ServiceProblem as P;
@@ -121,9 +102,7 @@ pub(super) fn meaning(error: &ToldError, skew: Skew) -> Meaning {
     match error.number {
         1396 if error.text.starts_with("Operation CREATE USER failed") && of_a_fresh_server => Meaning::Nothing,
         1021 | 1114 => Meaning::Full,
-        1126 | 1127 | 1286 | 1289 | 1524 => {
-            Meaning::Host("a storage engine or plugin that the backup names is not installed here: install the package that brings it")
-        }
+        1126 | 1127 | 1286 | 1289 | 1524 => Meaning::Host(PLUGIN),
         1064 | 1115 | 1193 | 1231 | 1273 | 0 if skew.foreign => Meaning::Host(
             "the backup is of MySQL or of a newer MariaDB, and uses what the server of this host does not know: install that series, and \
              nothing is learned of the backup until then",
@@ -137,7 +116,7 @@ pub(super) fn meaning(error: &ToldError, skew: Skew) -> Meaning {
 
 /// Whether an error says more of the question than of what was restored.
 pub(super) fn is_of_the_question(number: u32) -> bool {
-    matches!(number, 0 | 1044 | 1045 | 1046 | 1064 | 1142 | 1227 | 1317 | 1792 | 1290 | 1205 | 1969 | 3024) || number == 1021
+    matches!(number, 0 | 1044 | 1045 | 1046 | 1064 | 1104 | 1142 | 1227 | 1317 | 1792 | 1290 | 1205 | 1969 | 3024) || number == 1021
 }
 
 /// Whether the log tells of a crash.
@@ -163,16 +142,29 @@ pub(super) fn host_lacks(log: &[u8]) -> Option<&'static str> {
         .then_some("its tables are encrypted, and the server was not given the keys; see `settings`, as file_key_management_filename")
 }
 
+/// Whether a server did not start because it cannot know what became of transactions: its last binary log would say so.
+pub(super) fn undecided(log: &[u8]) -> Option<&'static str> {
+    String::from_utf8_lossy(log).contains("critical recovery information (last binlog or tc.log file) was manually deleted").then_some(
+        "it was copied while transactions were committed, and the server's last binary log, which alone says which of them were, is not \
+         beside its files: copy it as well, or back up with mariadb-backup",
+    )
+}
+
 /// What the log of a server that did not start tells, in our words.
 pub(super) fn of_log(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
     let errors = text.lines().filter(|line| line.contains(" [ERROR] ")).count();
     let known = [
+        ("Can't open and lock privilege tables", "its privilege tables cannot be read"),
+        ("Could not open mysql.", "its privilege tables cannot be read"),
+        ("No valid checkpoint was found", "of its redo log"),
+        ("ib_logfile0 is empty", "of its redo log"),
+        ("was not found at", "files of its tables are missing"),
+        ("is of a different size", "its system tablespace is not as long as it should be"),
         ("is corrupted", "a page or file is corrupted"),
         ("corrupt", "a page or file is corrupted"),
         ("redo log", "of its redo log"),
         ("Missing FILE_CHECKPOINT", "of its redo log"),
-        ("Can't open and lock privilege tables", "its privilege tables cannot be read"),
         ("Unsupported redo log format", "its redo log is of another version"),
     ];
     let about = known.iter().find(|(words, _)| text.lines().any(|line| line.contains(" [ERROR] ") && line.contains(words)));
@@ -200,6 +192,7 @@ pub(super) fn rows(xml: &str) -> Vec<Vec<Option<String>>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::meaning::tally;
     use super::*;
 
     #[test]
@@ -208,7 +201,7 @@ mod tests {
             ERROR 1062 (23000) at line 1: Duplicate entry 'Jane' for key 'PRIMARY'\nERROR 1062 (23000) at line 2: Duplicate entry\n\
             ERROR 1146 (42S02) at line 3: Table 'two.jane' doesn't exist\nERROR at line 4: Unknown command '\\-'.\n";
         let found = errors(said);
-        assert_eq!(tally(found.iter().map(|e| e.number)), "ER_DUP_ENTRY 2, refused by the client 1, ER_NO_SUCH_TABLE 1");
+        assert_eq!(tally(found.iter().map(|e| name(e.number))), "ER_DUP_ENTRY 2, ER_NO_SUCH_TABLE 1, refused by the client 1");
     }
 
     #[test]

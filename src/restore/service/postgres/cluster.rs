@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use async_trait::async_trait;
+
+use super::super::meaning::tally;
+use super::super::usable::{Started, never_answered};
 use super::super::{AskError, Job, Rows, ServiceError, Shop, how};
 use super::words::{self, Extensions};
 use crate::domain::ServiceProblem;
@@ -224,7 +228,7 @@ impl Cluster {
         output.extend(said);
         let problem = if in_time { ServiceProblem::Crashed } else { ServiceProblem::NeverReady };
         let errors = words::errors(&output);
-        let told = words::tally(&errors.iter().collect::<Vec<_>>());
+        let told = tally(errors.iter().map(|error| words::condition(&error.state)));
         let how = if told.is_empty() { how(&exit) } else { format!("its log has {told}") };
         Err(ServiceError::backup(problem, how, output))
     }
@@ -273,49 +277,6 @@ impl Cluster {
     /// What was logged since then.
     pub(super) fn log_since(&self, shop: &Shop<'_>, offset: u64) -> Vec<u8> {
         shop.since(LOG_ROOM, LOG, offset, LOG_BYTES)
-    }
-
-    /// Shows that the server that answers is the one that was started here; answers its version and how that was shown.
-    pub(super) async fn prove_identity(&self, shop: &Shop<'_>) -> Result<(String, String), ServiceError> {
-        let sql = "select current_setting('server_version'), current_setting('cluster_name'), current_setting('data_directory'), \
-                   (select system_identifier from pg_control_system())";
-        let rows = self.query(shop, Some("template1"), sql).await.map_err(|e| never_answered(e, self.log(shop)))?;
-        let [version, called, data, system] = match rows.0.into_iter().next().map(TryInto::try_into) {
-            Some(Ok(row)) => row,
-            _ => return Err(ServiceError::backup(ServiceProblem::NeverReady, "it says nothing of itself", self.log(shop))),
-        };
-        let exit = shop.run(Job::new([self.program("pg_controldata"), self.data.clone()]).env("LC_ALL", "C")).await?;
-        let on_disk = controldata(&exit.stdout).remove("Database system identifier");
-        if called.as_ref() != Some(&self.called) || data.as_ref() != Some(&self.data) || system.is_none() || system != on_disk {
-            let how = "its name, data directory or system identifier are not those of the server started here";
-            return Err(ServiceError::backup(ServiceProblem::WrongServer, how, self.log(shop)));
-        }
-        let identity = "it bears the name given to it at its start, and the data directory and system identifier on scratch".to_owned();
-        Ok((version.unwrap_or_default(), identity))
-    }
-
-    /// The largest database: where nobody says otherwise, the one that is meant.
-    pub(super) async fn largest_database(&self, shop: &Shop<'_>) -> Result<Option<String>, ServiceError> {
-        let sql = "select datname from pg_database where datallowconn and not datistemplate \
-                   order by datname = 'postgres', pg_database_size(oid) desc limit 1";
-        let rows = self.query(shop, Some("template1"), sql).await.map_err(|e| never_answered(e, self.log(shop)))?;
-        Ok(rows.0.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
-    }
-
-    /// Whether any table of the database has a row: a server that answers has not restored anything by that.
-    pub(super) async fn has_a_row(&self, shop: &Shop<'_>) -> Result<bool, ServiceError> {
-        let sql = "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-                   where c.relkind = 'r' and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg\\_toast%' \
-                   and pg_relation_size(c.oid) > 0 order by pg_relation_size(c.oid) desc limit 20";
-        let said = |e| never_answered(e, self.log(shop));
-        for row in self.query(shop, None, sql).await.map_err(said)?.0 {
-            let Some(Some(table)) = row.into_iter().next() else { continue };
-            let rows = self.query(shop, None, &format!("select 1 from {table} limit 1")).await.map_err(said)?;
-            if !rows.0.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Asks one query that changes nothing.
@@ -417,6 +378,57 @@ impl Cluster {
     }
 }
 
+#[async_trait]
+impl Started for Cluster {
+    fn program(&self) -> PathBuf {
+        self.programs.join("postgres")
+    }
+
+    fn database(&mut self) -> &mut Option<String> {
+        &mut self.database
+    }
+
+    async fn prove_identity(&self, shop: &Shop<'_>) -> Result<(String, String), ServiceError> {
+        let sql = "select current_setting('server_version'), current_setting('cluster_name'), current_setting('data_directory'), \
+                   (select system_identifier from pg_control_system())";
+        let rows = self.query(shop, Some("template1"), sql).await.map_err(|e| never_answered(e, self.log(shop)))?;
+        let [version, called, data, system] = match rows.0.into_iter().next().map(TryInto::try_into) {
+            Some(Ok(row)) => row,
+            _ => return Err(ServiceError::backup(ServiceProblem::NeverReady, "it says nothing of itself", self.log(shop))),
+        };
+        let exit = shop.run(Job::new([self.program("pg_controldata"), self.data.clone()]).env("LC_ALL", "C")).await?;
+        let on_disk = controldata(&exit.stdout).remove("Database system identifier");
+        if called.as_ref() != Some(&self.called) || data.as_ref() != Some(&self.data) || system.is_none() || system != on_disk {
+            let how = "its name, data directory or system identifier are not those of the server started here";
+            return Err(ServiceError::backup(ServiceProblem::WrongServer, how, self.log(shop)));
+        }
+        let identity = "it bears the name given to it at its start, and the data directory and system identifier on scratch".to_owned();
+        Ok((version.unwrap_or_default(), identity))
+    }
+
+    async fn largest_database(&self, shop: &Shop<'_>) -> Result<Option<String>, ServiceError> {
+        let sql = "select datname from pg_database where datallowconn and not datistemplate \
+                   order by datname = 'postgres', pg_database_size(oid) desc limit 1";
+        let rows = self.query(shop, Some("template1"), sql).await.map_err(|e| never_answered(e, self.log(shop)))?;
+        Ok(rows.0.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+
+    async fn has_a_row(&self, shop: &Shop<'_>) -> Result<bool, ServiceError> {
+        let sql = "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+                   where c.relkind = 'r' and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg\\_toast%' \
+                   and pg_relation_size(c.oid) > 0 order by pg_relation_size(c.oid) desc limit 20";
+        let said = |e| never_answered(e, self.log(shop));
+        for row in self.query(shop, None, sql).await.map_err(said)?.0 {
+            let Some(Some(table)) = row.into_iter().next() else { continue };
+            let rows = self.query(shop, None, &format!("select 1 from {table} limit 1")).await.map_err(said)?;
+            if !rows.0.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// A database's name that is no connection string.
 pub(super) fn quoted_connection(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
@@ -426,17 +438,6 @@ pub(super) fn quoted_connection(database: &str) -> String {
 pub(super) fn controldata(output: &[u8]) -> BTreeMap<String, String> {
     let text = String::from_utf8_lossy(output);
     text.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
-}
-
-/// A started server that cannot be asked the simplest things.
-pub(super) fn never_answered(error: AskError, log: Vec<u8>) -> ServiceError {
-    match error {
-        AskError::Sandbox(error) => error.into(),
-        AskError::Refused { state, output } => {
-            ServiceError::backup(ServiceProblem::NeverReady, format!("it answers with an error ({state})"), [output, log].concat())
-        }
-        AskError::BadQuestion { reason, output } => ServiceError::runner(reason, [output, log].concat()),
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What `pg_dump` and `pg_dumpall` write, in all formats: plain, custom, directory, tar; with roles and tablespaces beside it.
 
+use super::super::meaning::{Meaning, tally, worst};
+use super::super::usable::Loaded;
 use super::super::{Input, Job, ServiceError, Shop, how};
 use super::cluster::{Cluster, choose, installed, quoted_connection};
 use super::whole;
-use super::words::{self, Extensions, LoggedError, Meaning};
+use super::words::{self, Extensions, LoggedError};
 use crate::domain::{PostgresStep, ServiceProblem, Severity};
 use crate::restore::tool::is_from_outside;
 use crate::sandbox::Exit;
@@ -12,13 +14,6 @@ use crate::sandbox::Exit;
 const HEAD: u64 = 1 << 20;
 /// Bytes of a plain dump's end: it says there that it is whole.
 const END: u64 = 4 << 10;
-
-/// A cluster that has what a dump brought.
-pub(super) struct Loaded {
-    pub(super) cluster: Cluster,
-    pub(super) recorded: Option<String>,
-    pub(super) method: String,
-}
 
 /// A dump, looked at.
 enum Looked {
@@ -158,7 +153,7 @@ pub(super) async fn load(
     dump: &str,
     globals: Option<&str>,
     jobs: Option<u32>,
-) -> Result<Loaded, ServiceError> {
+) -> Result<Loaded<Cluster>, ServiceError> {
     let dump = Looked::at(shop, shop.input(dump)?)?;
     let globals = globals.map(|pattern| shop.input(pattern).map(|input| Text::of(shop, input))).transpose()?;
     dump.is_whole(shop)?;
@@ -206,7 +201,7 @@ pub(super) async fn load(
     }
     let beside = if globals.is_some() { ", after roles and tablespaces" } else { "" };
     let method = format!("pg_dump in {} format{beside}", dump.word());
-    Ok(Loaded { cluster, recorded: says.server, method })
+    Ok(Loaded::new(cluster, says.server, method))
 }
 
 /// What the dump says of itself; for archives, by the newest `pg_restore` at hand.
@@ -339,14 +334,8 @@ impl Loading<'_> {
             .filter(|(m, _)| *m != Meaning::Nothing)
             .collect();
         let output = || [log.as_slice(), &crate::restore::tool::last_words(exit)].concat();
-        let told = words::tally(&judged.iter().map(|(_, e)| *e).collect::<Vec<_>>());
-        if judged.iter().any(|(m, _)| *m == Meaning::Full) {
-            return Err(ServiceError::runner("scratch ran full while it was loaded; give it more: [sandbox] scratch", output()));
-        }
-        // what the host lacks brings errors of its own after it: nothing is learned of the backup
-        if let Some(lacks) = judged.iter().find_map(|(m, _)| if let Meaning::Host(lacks) = m { Some(*lacks) } else { None }) {
-            return Err(ServiceError::runner(lacks, output()));
-        }
+        let told = tally(judged.iter().map(|(_, e)| words::condition(&e.state)));
+        let worst = worst(&judged.iter().map(|(m, _)| *m).collect::<Vec<_>>(), &output)?;
         if let Some(signal) = words::ended_by(&log) {
             let how = format!("a process of it was ended by signal {signal} while it was loaded");
             return Err(match is_from_outside(signal) {
@@ -371,7 +360,6 @@ impl Loading<'_> {
         if client == "pg_restore" && !exit.success() && input_broke.iter().any(|words| stderr.contains(words)) {
             return Err(ServiceError::backup(damage(&stderr), format!("{client} {}", how(exit)), output()));
         }
-        let worst = judged.iter().filter_map(|(m, _)| if let Meaning::Backup(problem) = m { Some(*problem) } else { None }).max();
         match worst {
             Some(problem) => {
                 let advice = match problem {

@@ -19,10 +19,10 @@ use futures_util::{StreamExt, TryStreamExt};
 pub use self::live::{LiveError, Observation, observe};
 
 use self::cluster::Cluster;
+use super::usable::{self, Loaded, asked};
 use super::{AskError, Rows, Service, ServiceError, Shop};
 use crate::domain::{
-    Engine, Fingerprint, IntegrityAnswer, IntegrityDepth, PostgresBackup, PostgresStep, RecoveryFacts, Sample, SchemaObject, ServiceFacts,
-    ServiceProblem,
+    Engine, Fingerprint, IntegrityAnswer, IntegrityDepth, PostgresBackup, PostgresStep, Sample, SchemaObject, ServiceFacts,
 };
 
 /// Bytes of a catalog's answer that are kept.
@@ -32,62 +32,31 @@ const CATALOG: usize = 256 << 20;
 pub(super) struct Postgres {
     name: String,
     step: PostgresStep,
-    cluster: Option<Cluster>,
-    /// The version that the backup names.
-    recorded: Option<String>,
-    /// How it was restored, in our words.
-    method: String,
-    /// How far it was recovered.
-    recovery: Option<RecoveryFacts>,
+    loaded: Option<Loaded<Cluster>>,
 }
 
 impl Postgres {
     pub(super) fn new(name: &str, step: &PostgresStep) -> Self {
-        Self { name: name.to_owned(), step: step.clone(), cluster: None, recorded: None, method: String::new(), recovery: None }
+        Self { name: name.to_owned(), step: step.clone(), loaded: None }
     }
 
     fn cluster(&self) -> Result<&Cluster, AskError> {
-        self.cluster.as_ref().ok_or_else(|| AskError::BadQuestion { reason: "its server was never started".to_owned(), output: Vec::new() })
+        asked(self.loaded.as_ref())
     }
 }
 
 #[async_trait]
 impl Service for Postgres {
     async fn load(&mut self, shop: &Shop<'_>) -> Result<(), ServiceError> {
-        match self.step.from.clone() {
-            PostgresBackup::Dump { dump, globals, jobs } => {
-                let loaded = logical::load(shop, &self.step, &dump, globals.as_deref(), jobs).await?;
-                (self.cluster, self.recorded, self.method) = (Some(loaded.cluster), loaded.recorded, loaded.method);
-            }
-            PostgresBackup::Physical(backup) => {
-                let loaded = physical::load(shop, &self.step, &backup).await?;
-                (self.cluster, self.recorded, self.method) = (Some(loaded.cluster), Some(loaded.recorded), loaded.method);
-                self.recovery = loaded.recovered;
-            }
-        }
+        self.loaded = Some(match &self.step.from {
+            PostgresBackup::Dump { dump, globals, jobs } => logical::load(shop, &self.step, dump, globals.as_deref(), *jobs).await?,
+            PostgresBackup::Physical(backup) => physical::load(shop, &self.step, backup).await?,
+        });
         Ok(())
     }
 
     async fn ready(&mut self, shop: &Shop<'_>) -> Result<ServiceFacts, ServiceError> {
-        let Some(cluster) = &mut self.cluster else { return Err(ServiceError::runner("nothing was loaded", [])) };
-        let (version, identity) = cluster.prove_identity(shop).await?;
-        if cluster.database.is_none() {
-            cluster.database = cluster.largest_database(shop).await?;
-        }
-        if !cluster.has_a_row(shop).await? {
-            return Err(ServiceError::backup(ServiceProblem::Empty, "no table of the database has a row", []));
-        }
-        Ok(ServiceFacts {
-            name: self.name.clone(),
-            engine: Engine::Postgres,
-            version,
-            path: cluster.programs.join("postgres").display().to_string(),
-            sha256: Some(super::shop::digest_of(&cluster.programs.join("postgres"))?),
-            recorded: self.recorded.clone(),
-            method: self.method.clone(),
-            identity,
-            recovery: self.recovery.clone(),
-        })
+        usable::ready(shop, &self.name, Engine::Postgres, self.loaded.as_mut()).await
     }
 
     async fn query(&self, shop: &Shop<'_>, database: Option<&str>, sql: &str) -> Result<Rows, AskError> {

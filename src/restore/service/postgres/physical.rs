@@ -4,23 +4,16 @@
 use std::io::Read;
 use std::path::Path;
 
+use super::super::usable::Loaded;
 use super::super::{Input, Job, ServiceError, Shop, how};
 use super::cluster::{Cluster, choose, controldata, installed};
-use super::recovery::{self, Control, Recovered};
+use super::recovery::{self, Control};
 use crate::domain::{Lsn, PhysicalBackup, PostgresStep, RestorePath, ServiceProblem, Severity};
 use crate::restore::tool::last_words;
 use crate::sandbox::DATA_DIRECTORY;
 
 /// Of a label, a map or a version: more is none.
 const SMALL: u64 = 1 << 20;
-
-/// A recovered cluster.
-pub(super) struct Loaded {
-    pub(super) cluster: Cluster,
-    pub(super) recorded: String,
-    pub(super) method: String,
-    pub(super) recovered: Option<Recovered>,
-}
 
 /// What `backup_label` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +27,7 @@ pub(super) struct Label {
     incremental: bool,
 }
 
-pub(super) async fn load(shop: &Shop<'_>, step: &PostgresStep, backup: &PhysicalBackup) -> Result<Loaded, ServiceError> {
+pub(super) async fn load(shop: &Shop<'_>, step: &PostgresStep, backup: &PhysicalBackup) -> Result<Loaded<Cluster>, ServiceError> {
     let first = part(shop, 0, &backup.base).await?;
     let recorded = version_of(shop, &first.data)?;
     if label(shop, &first.data)?.is_some_and(|label| label.incremental) {
@@ -75,15 +68,15 @@ pub(super) async fn load(shop: &Shop<'_>, step: &PostgresStep, backup: &Physical
     }
     let mut cluster = Cluster::new(shop, major, programs, base.inside.clone(), &step.user)?;
     cluster.database.clone_from(&step.database);
-    let recovered = recovery::recover(shop, step, backup, &cluster, &base, &control, label.as_ref()).await?;
+    let recovery = recovery::recover(shop, step, backup, &cluster, &base, &control, label.as_ref()).await?;
     let upon = match backup.incrementals.len() {
         0 => String::new(),
         1 => ", with an increment".to_owned(),
         n => format!(", with {n} increments"),
     };
-    let until = recovered.as_ref().map_or(String::new(), |recovered| format!(", recovered to {}", recovered.target));
+    let until = recovery.as_ref().map_or(String::new(), |recovery| format!(", recovered to {}", recovery.target));
     let method = format!("data directory {form}{upon}{until}");
-    Ok(Loaded { cluster, recorded: recorded.to_string(), method, recovered })
+    Ok(Loaded { recovery, ..Loaded::new(cluster, Some(recorded.to_string()), method) })
 }
 
 /// A backup, or an increment upon one.

@@ -3,16 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use super::super::usable::never_answered;
 use super::super::{Input, Job, ServiceError, Shop};
 use super::archive::{Archive, Audit, Fault};
-use super::cluster::{Cluster, never_answered};
+use super::cluster::Cluster;
 use super::physical::Label;
 use super::wal::{Wanted, place};
 use super::words;
 use crate::domain::{Lsn, PhysicalBackup, PostgresStep, RecoveryFacts, RecoveryTarget, ServiceProblem, Severity, Timestamp};
-
-/// How far a cluster was recovered.
-pub(super) type Recovered = RecoveryFacts;
 
 /// What `pg_controldata` says.
 #[derive(Debug, Clone)]
@@ -65,7 +63,7 @@ pub(super) async fn recover(
     base: &Input,
     control: &Control,
     label: Option<&Label>,
-) -> Result<Option<Recovered>, ServiceError> {
+) -> Result<Option<RecoveryFacts>, ServiceError> {
     let mut settings = cluster.settings(shop)?;
     settings.extend(control.settings().map(|(name, value)| (name.to_owned(), value)));
     // the server is asked when it has arrived, not on its way
@@ -211,7 +209,7 @@ async fn start(shop: &Shop<'_>, cluster: &Cluster, settings: &BTreeMap<String, S
 }
 
 /// Where the server came to, by its functions and its log, against where the WAL says that it should be.
-async fn arrived(shop: &Shop<'_>, backup: &PhysicalBackup, cluster: &Cluster, audit: &Audit) -> Result<Recovered, ServiceError> {
+async fn arrived(shop: &Shop<'_>, backup: &PhysicalBackup, cluster: &Cluster, audit: &Audit) -> Result<RecoveryFacts, ServiceError> {
     let sql = "select pg_is_in_recovery(), pg_last_wal_replay_lsn(), \
                (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint, \
                substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";

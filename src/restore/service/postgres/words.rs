@@ -1,7 +1,6 @@
 //! What PostgreSQL says, told apart by SQLSTATE (PostgreSQL documentation, Appendix A) without showing its text.
 
-use std::collections::BTreeMap;
-
+use super::super::meaning::Meaning;
 use crate::domain::ServiceProblem;
 
 /// Begins each line of the server's log: the SQLSTATE, and what no message begins with.
@@ -100,17 +99,6 @@ pub(super) fn condition(state: &str) -> String {
     name.to_owned()
 }
 
-/// How many of which, as `undefined_object 3, duplicate_table 1`.
-pub(super) fn tally(errors: &[&LoggedError]) -> String {
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for error in errors {
-        *counts.entry(condition(&error.state)).or_default() += 1;
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    counts.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")
-}
-
 /// What extensions would bring: the names in the scripts of those that are installed here, and of some that are well known.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Extensions {
@@ -155,19 +143,6 @@ impl Extensions {
     }
 }
 
-/// What an error while loading means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// Every fresh cluster says it, and it says nothing.
-    Nothing,
-    /// This host lacks something that the backup may rightly ask for.
-    Host(&'static str),
-    /// Scratch ran out.
-    Full,
-    /// The backup lacks something.
-    Backup(ServiceProblem),
-}
-
 /// What an error says while a dump is loaded by `user`.
 pub(super) fn meaning(error: &LoggedError, user: &str, newer_client: bool, extensions: &Extensions) -> Meaning {
     use ServiceProblem as P;
@@ -196,6 +171,7 @@ pub(super) fn meaning(error: &LoggedError, user: &str, newer_client: bool, exten
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::meaning::tally;
     use super::*;
 
     #[test]
@@ -203,7 +179,7 @@ mod tests {
         let log = b"42704|ERROR:  role \"jane\" does not exist\n00000|LOG:  checkpoint\n42704|ERROR:  role \"doe\" does not exist\n\
             42P01|ERROR:  relation \"x\" does not exist\nplain text\n";
         let found = errors(log);
-        assert_eq!(tally(&found.iter().collect::<Vec<_>>()), "undefined_object 2, undefined_table 1");
+        assert_eq!(tally(found.iter().map(|e| condition(&e.state))), "undefined_object 2, undefined_table 1");
         assert_eq!(meaning(&found[0], "postgres", false, &Extensions::default()), Meaning::Backup(ServiceProblem::RolesMissing));
     }
 

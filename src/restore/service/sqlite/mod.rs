@@ -87,6 +87,7 @@ impl Service for Sqlite {
             method: self.method.clone(),
             identity: "the program itself reads the file, by its path on scratch".to_owned(),
             recovery: None,
+            binary_logs: None,
         })
     }
 
