@@ -33,6 +33,8 @@ pub mod schedule;
 #[cfg(feature = "runner")]
 pub mod seal;
 #[cfg(feature = "runner")]
+pub mod state;
+#[cfg(feature = "runner")]
 pub mod storage;
 #[cfg(feature = "runner")]
 pub mod tree;

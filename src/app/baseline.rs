@@ -43,7 +43,7 @@ impl App {
 /// The file system's.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}.partial", std::process::id()));
+    aside.push(format!(".{}.partial", uuid::Uuid::now_v7()));
     let aside = PathBuf::from(aside);
     let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, path));
     if written.is_err() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{ATTACHED, App, AppError, private_directory};
 use crate::domain::{
@@ -65,6 +66,7 @@ pub async fn close_interrupted(app: &App) -> Result<Cleared, SandboxError> {
             Err(error) => cleared.left.push((journal, error)),
         }
     }
+    sweep_locks(&directory);
     if !cleared.reaped.is_empty() {
         let entries = cleared.reaped.iter().map(|reaped| {
             let (gone, left) = (reaped.what.clone(), reaped.left.clone());
@@ -74,6 +76,18 @@ pub async fn close_interrupted(app: &App) -> Result<Cleared, SandboxError> {
         cleared.left.extend(entered.err().map(|error| (app.settings.ledger.0.clone(), error)));
     }
     Ok(cleared)
+}
+
+/// Removes locks without a journal: of drills that died just before they had one, or just after it was closed. Young ones may be of a
+/// drill that starts this moment.
+fn sweep_locks(directory: &Path) {
+    for path in fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
+        let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|modified| modified.elapsed().ok());
+        let old = age.is_some_and(|age| age > Duration::from_secs(3_600));
+        if path.extension().is_some_and(|x| x == "lock") && old && !path.with_extension("jsonl").exists() && free_lock(&path).is_some() {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 fn free_lock(path: &Path) -> Option<fs::File> {

@@ -8,6 +8,9 @@ mod keys;
 mod last;
 mod rights;
 pub mod samples;
+mod serve;
+mod standing;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,6 +27,8 @@ pub use canary::{CanaryError, Plant};
 pub use closing::{Cleared, Closed, close_interrupted};
 pub use entering::Book;
 pub use keys::FileKeyring;
+pub use serve::{Broken, Claim, Daemon, ServeError, Shelf};
+pub use standing::{Stand, Standing};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Overrides, Settings, load_settings};
@@ -104,6 +109,28 @@ pub struct Request {
     pub trigger: Trigger,
     /// Whether it may run on a host that cannot isolate.
     pub isolation: Isolation,
+}
+
+impl Request {
+    /// As the scenario says: nobody is there to say otherwise.
+    ///
+    /// # Errors
+    /// It selects an instant that has not been yet.
+    pub fn scheduled(scenario: &Scenario, trigger: Trigger, now: Timestamp) -> Result<Self, String> {
+        let selectors: Vec<Selector> = scenario.parts().iter().map(|part| part.source.select.for_start(now)).collect();
+        match selectors.iter().filter_map(Selector::instant).find(|at| *at > now) {
+            Some(at) => Err(format!("its recovery point is to be of {}, which lies in the future", at.to_human())),
+            None => Ok(Self { selectors, trigger, isolation: isolation_for(scenario) }),
+        }
+    }
+}
+
+/// Commands need isolation. A scenario without any may run where the host has none, as long as its scratch is a directory.
+pub fn isolation_for(scenario: &Scenario) -> Isolation {
+    let runs_programs = scenario.needs_tools()
+        || scenario.service_steps().next().is_some()
+        || scenario.checks.iter().any(|c| matches!(c.kind, crate::domain::CheckKind::Command { .. }));
+    if runs_programs { Isolation::Required } else { Isolation::IfPossible }
 }
 
 impl App {
@@ -272,17 +299,26 @@ impl App {
             let key = SignerKey::load(path).map_err(AppError::SigningKey)?;
             return Ok(LoadedSigner { key, custody: KeyCustody::Configured, beside: None });
         }
-        let path = self.settings.store.0.join(ON_THE_SPOT);
-        let key = if path.exists() {
-            SignerKey::load(&path).map_err(AppError::SigningKey)?
-        } else {
-            let key = SignerKey::generate().map_err(AppError::SigningKey)?;
-            key.save(&path, "firedrill, made on the spot").map_err(AppError::SigningKey)?;
-            key
-        };
+        let store = &self.settings.store.0;
+        let path = store.join(ON_THE_SPOT);
+        if !path.exists() {
+            check_writable(store).map_err(|source| AppError::Store { store: store.clone(), source })?;
+            // several drills may start at once
+            let alone = store.join(".made-on-the-spot.lock");
+            let _alone = File::create(&alone)
+                .and_then(|lock| lock.lock().map(|()| lock))
+                .map_err(|source| AppError::State { path: alone, source })?;
+            if !path.exists() {
+                let key = SignerKey::generate().map_err(AppError::SigningKey)?;
+                key.save(&path, "firedrill, made on the spot").map_err(AppError::SigningKey)?;
+            }
+        }
+        let key = SignerKey::load(&path).map_err(AppError::SigningKey)?;
         let line = key.public().allowed_signers_line(&self.settings.signer.0, None);
-        let trust = self.settings.store.0.join("allowed_signers");
-        fs::write(&trust, line).map_err(|source| AppError::State { path: trust, source })?;
+        let trust = store.join("allowed_signers");
+        if fs::read_to_string(&trust).ok().as_ref() != Some(&line) {
+            write_whole(&trust, line.as_bytes()).map_err(|source| AppError::State { path: trust, source })?;
+        }
         Ok(LoadedSigner { key, custody: KeyCustody::MadeOnTheSpot, beside: Some(path) })
     }
 
@@ -299,9 +335,19 @@ impl App {
                 let mut key = [0; 32];
                 aws_lc_rs::rand::fill(&mut key).map_err(|_| state(io::Error::other("the system gives no randomness")))?;
                 private_directory(path.parent().unwrap_or(Path::new("."))).map_err(state)?;
-                let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(state)?;
-                io::Write::write_all(&mut file, format!("{}\n", Blake3(key)).as_bytes()).map_err(state)?;
-                Ok(Pseudonymizer::new(key))
+                let write = || -> io::Result<()> {
+                    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+                    io::Write::write_all(&mut file, format!("{}\n", Blake3(key)).as_bytes())?;
+                    file.as_file().sync_all()?;
+                    file.persist_noclobber(path)?;
+                    Ok(())
+                };
+                match write() {
+                    // another drill was first
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.pseudonymizer(),
+                    Err(error) => Err(state(error)),
+                    Ok(()) => Ok(Pseudonymizer::new(key)),
+                }
             }
             Err(error) => Err(state(error)),
         }
@@ -392,15 +438,20 @@ fn own_digest() -> Option<Sha256> {
     crate::codec::sha256(File::open("/proc/self/exe").ok()?).ok()
 }
 
+/// SHA-256 of a scenario's file, as it was read.
+fn sha256_of(scenario: &Scenario) -> Sha256 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, scenario.text.as_bytes());
+    Sha256(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+}
+
 /// What is fixed before a drill: committed in its first event.
 pub fn plan_of(scenario: &Scenario, request: &Request) -> Plan {
-    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, scenario.text.as_bytes());
     Plan {
         scenario: scenario.name.clone(),
         system: scenario.system.clone(),
         criticality: scenario.criticality,
         plan: scenario.plan.clone(),
-        scenario_sha256: Sha256(sha256.as_ref().try_into().expect("SHA-256 has 32 bytes")),
+        scenario_sha256: sha256_of(scenario),
         scenario_blake3: Blake3(*blake3::hash(scenario.text.as_bytes()).as_bytes()),
         objectives: scenario.objectives.clone(),
         trigger: request.trigger.clone(),

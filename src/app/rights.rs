@@ -17,10 +17,7 @@ impl App {
         let facts = probe.ask(&uuid::Uuid::now_v7().to_string()).await?;
         let path = self.remembered(&probe).await?;
         let bytes = serde_json::to_vec_pretty(&facts).expect("facts are plain data");
-        let temporary = path.with_extension("partial");
-        let kept = super::private_directory(path.parent().unwrap_or(&path))
-            .and_then(|()| fs::write(&temporary, bytes))
-            .and_then(|()| fs::rename(&temporary, &path));
+        let kept = super::private_directory(path.parent().unwrap_or(&path)).and_then(|()| super::write_whole(&path, &bytes));
         kept.map_err(|source| StorageError::Local { operation: "to remember the answer in the state directory", source })?;
         Ok(Some(facts))
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
 use crate::domain::{LockMode, Moment, Period, ScenarioName, Timestamp};
@@ -63,9 +63,22 @@ pub enum Command {
     /// List recovery points: capture time, age, size, lock
     Points(PointsArgs),
     /// Say what a drill would do and need, without doing it
-    Plan(RunArgs),
+    Plan(PlanCommand),
     /// Run drills now
-    Run(RunArgs),
+    Run(RunCommand),
+    /// Keep the schedules of all scenarios, until it is told to end
+    Serve,
+    /// How every scenario stands: its last drill, its last that passed, when it is due
+    Status(StatusArgs),
+    /// Let drills of a scenario not happen for a while; what is due meanwhile is entered as waived
+    Pause(PauseArgs),
+    /// Let drills of a paused scenario happen again
+    Resume(ResumeArgs),
+    /// Let the next drill of a scenario not happen
+    Waive(WaiveArgs),
+    /// What the runner remembers between two starts
+    #[command(subcommand)]
+    State(StateCommand),
     /// Observe a database of your own, for drills to compare with: its objects, and the rows of its tables
     Baseline(BaselineArgs),
     /// Make a nonce and plant it in the source before a backup: drills must find it again
@@ -174,7 +187,7 @@ pub struct PointsArgs {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Scenario files, or names in the scenario directory
-    #[arg(value_name = "SCENARIO", required = true)]
+    #[arg(value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
     /// The recovery point to take, by the id that `points` shows
     #[arg(long, value_name = "ID", conflicts_with = "as_of")]
@@ -186,6 +199,78 @@ pub struct RunArgs {
     /// Why the drill runs, for the evidence
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+}
+
+/// `firedrill plan`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").args(["scenarios"]).required(true)))]
+pub struct PlanCommand {
+    /// Which drills
+    #[command(flatten)]
+    pub drills: RunArgs,
+}
+
+/// `firedrill run`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").args(["scenarios", "due"]).required(true)))]
+pub struct RunCommand {
+    /// Which drills
+    #[command(flatten)]
+    pub drills: RunArgs,
+    /// Run what schedules say is due, and end: for those who let cron, a systemd timer or a CronJob keep time
+    #[arg(long, conflicts_with_all = ["point", "as_of", "reason"])]
+    pub due: bool,
+    /// How often that is called: what was due longer ago was missed while nobody was awake [default: 1h]
+    #[arg(long, value_name = "TIME", conflicts_with = "scenarios")]
+    pub every: Option<Period>,
+}
+
+/// `firedrill status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this one
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: Option<ScenarioName>,
+}
+
+/// `firedrill pause`
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    /// Name of a scenario
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: ScenarioName,
+    /// Why: it is kept in the ledger with your name
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Until when [default: until `firedrill resume`]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<Timestamp>,
+}
+
+/// `firedrill resume`
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// Name of a scenario
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: ScenarioName,
+}
+
+/// `firedrill waive`
+#[derive(Debug, Args)]
+pub struct WaiveArgs {
+    /// Name of a scenario
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: ScenarioName,
+    /// Why: it is kept in the ledger with your name
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// `firedrill state`
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Forget what is remembered, and take it up anew from the ledger and the evidence
+    Rebuild,
 }
 
 /// `firedrill seal`

@@ -4,7 +4,6 @@ use serde_json::json;
 
 use super::args::{Cli, DoctorArgs};
 use super::output;
-use super::run::isolation_for;
 use super::{Exit, Failure};
 use crate::app::{App, FileKeyring};
 use crate::domain::{DrillId, May, ResourceLimits, Scenario, Selector, ToolFacts};
@@ -96,7 +95,7 @@ fn about(scenario: &Scenario, name: &str, kept: Kept, how: String, advice: Optio
 async fn scenario_rows(app: &App, scenario: &Scenario) -> Vec<Row> {
     let group = format!("scenario {}", scenario.name);
     let spec = SandboxSpec {
-        isolation: isolation_for(scenario),
+        isolation: crate::app::isolation_for(scenario),
         ..SandboxSpec::new(DrillId(uuid::Uuid::now_v7().to_string()), scenario.limits.clone(), app.sandboxes())
     };
     let mut rows: Vec<Row> = stands(&spec).await.into_iter().map(|promise| row_of(&group, promise)).collect();

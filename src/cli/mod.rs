@@ -18,8 +18,12 @@ mod progress;
 mod reap;
 mod run;
 mod samples;
+mod schedules;
 mod seal;
+mod serve;
 mod verify;
+
+use std::sync::Arc;
 
 use clap::Parser;
 
@@ -28,7 +32,7 @@ pub use exit::{Exit, Failure};
 
 use crate::app::App;
 use crate::config::ConfigError;
-use crate::domain::Scenario;
+use crate::domain::{Period, Scenario};
 
 /// Parses, runs, prints; the exit status of the process.
 pub fn main() -> std::process::ExitCode {
@@ -41,7 +45,9 @@ pub fn main() -> std::process::ExitCode {
             return exit.into();
         }
     };
-    output::start_logging(cli.verbose, cli.json);
+    // nobody watches a daemon but through its log
+    let watched_by_log = matches!(cli.command, Command::Serve);
+    output::start_logging(cli.verbose.max(u8::from(watched_by_log)), cli.json);
     crate::app::forbid_core_dumps();
     match run(&cli) {
         Ok(exit) => exit.into(),
@@ -70,7 +76,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Samples(args) => return samples::run(args),
         _ => {}
     }
-    let app = App::new(cli.overrides()).map_err(Failure::config)?;
+    let app = Arc::new(App::new(cli.overrides()).map_err(Failure::config)?);
     let runtime = app.runtime().map_err(|e| Failure::new(Exit::Inconclusive, e))?;
     runtime.block_on(async {
         match &cli.command {
@@ -79,8 +85,15 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Doctor(args) => doctor::run(cli, &app, args).await,
             Command::Seal(args) => seal::run(cli, &app, args).await,
             Command::Points(args) => points::run(cli, &app, args).await,
-            Command::Plan(args) => plan::run(cli, &app, args).await,
-            Command::Run(args) => run::run(cli, &app, args).await,
+            Command::Plan(args) => plan::run(cli, &app, &args.drills).await,
+            Command::Run(command) if command.due => serve::due(cli, app, command.every.unwrap_or(Period::from_secs(3_600))).await,
+            Command::Run(command) => run::run(cli, &app, &command.drills).await,
+            Command::Serve => serve::run(app).await,
+            Command::Status(args) => schedules::status(cli, &app, args),
+            Command::Pause(args) => schedules::pause(cli, &app, args),
+            Command::Resume(args) => schedules::resume(cli, &app, args),
+            Command::Waive(args) => schedules::waive(cli, &app, args),
+            Command::State(command) => schedules::state(cli, &app, command),
             Command::Baseline(args) => baseline::run(cli, &app, args),
             Command::Canary(args) => canary::run(cli, &app, args),
             Command::Verify(args) => verify::run(cli, &app, args),

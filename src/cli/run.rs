@@ -10,13 +10,12 @@ use super::args::{Cli, RunArgs};
 use super::output::{self, say};
 use super::progress::{Ticker, Told};
 use super::{Exit, Failure};
-use crate::app::{App, AppError, Request, close_interrupted};
+use crate::app::{App, AppError, Request, close_interrupted, isolation_for};
 use crate::domain::{Scenario, Selection, Selector, Timestamp, Trigger, Verdict};
 use crate::drill::Listener;
 use crate::evidence::{Report, SealedEvidence};
 use crate::report::console::{self, Paint};
 use crate::restore::Progress;
-use crate::sandbox::Isolation;
 
 pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Failure> {
     // every scenario is read before any drill starts
@@ -42,8 +41,7 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Fa
         if cli.json {
             reports.push(summary_json(&sealed));
         } else {
-            output::write(console::summary(&sealed.report, paint()).as_bytes())?;
-            output::line(&format!("evidence    {}", sealed.directory.display()))?;
+            show(&sealed)?;
         }
         if cancel.is_cancelled() {
             break;
@@ -95,14 +93,6 @@ pub(super) fn exit_of(verdict: Verdict) -> Exit {
         Verdict::Failed => Exit::Failed,
         Verdict::Inconclusive => Exit::Inconclusive,
     }
-}
-
-/// Commands need isolation. A scenario without any may run where the host has none, as long as its scratch is a directory.
-pub(super) fn isolation_for(scenario: &Scenario) -> Isolation {
-    let runs_programs = scenario.needs_tools()
-        || scenario.service_steps().next().is_some()
-        || scenario.checks.iter().any(|c| matches!(c.kind, crate::domain::CheckKind::Command { .. }));
-    if runs_programs { Isolation::Required } else { Isolation::IfPossible }
 }
 
 /// Which recovery points, of each part of the scenario.
@@ -165,7 +155,15 @@ pub(super) async fn tidy_up(app: &App) {
     }
 }
 
-fn summary_json(sealed: &SealedEvidence) -> serde_json::Value {
+/// What a drill came to, for people.
+pub(super) fn show(sealed: &SealedEvidence) -> Result<(), Failure> {
+    output::write(console::summary(&sealed.report, paint()).as_bytes())?;
+    output::line(&format!("evidence    {}", sealed.directory.display()))?;
+    Ok(())
+}
+
+/// What a drill came to, for machines.
+pub(super) fn summary_json(sealed: &SealedEvidence) -> serde_json::Value {
     let report: &Report = &sealed.report;
     serde_json::json!({
         "drill": report.report_id,

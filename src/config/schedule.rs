@@ -11,7 +11,7 @@ use crate::schedule::Crontab;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleTable {
-    /// Five fields as in crontab, as "0 3 1 1,4,7,10 *", or "@quarterly".
+    /// Five fields as in crontab, as "0 3 1 1,4,7,10 *", or "@quarterly"; or "@every 6h".
     pub cron: String,
     /// IANA time zone, as "America/Chicago".
     #[serde(default = "utc")]

@@ -1,5 +1,6 @@
 //! Settings of the runner: defaults, then the file, then the environment, then flags.
 
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -23,6 +24,9 @@ pub struct SettingsFile {
     /// Where scenarios are.
     #[serde(default)]
     pub scenarios: ScenariosTable,
+    /// How `firedrill serve` works.
+    #[serde(default)]
+    pub serve: ServeTable,
     /// Where the runner keeps what it must remember.
     #[serde(default)]
     pub state: StateTable,
@@ -63,6 +67,14 @@ pub struct LedgerTable {
 pub struct ScenariosTable {
     /// Directory in which a scenario can be named without its path; "scenarios" by default.
     pub directory: Option<String>,
+}
+
+/// How `firedrill serve` works.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServeTable {
+    /// How many drills may run at once; 2 by default.
+    pub drills: Option<NonZeroU8>,
 }
 
 /// Where the runner keeps what it must remember.
@@ -118,6 +130,8 @@ pub struct Settings {
     pub ledger_origin: Option<String>,
     /// Directory of scenarios.
     pub scenarios: (PathBuf, Origin),
+    /// How many drills may run at once.
+    pub drills: usize,
     /// Directory of state.
     pub state: (PathBuf, Origin),
     /// The file that was read.
@@ -189,6 +203,7 @@ pub fn load_settings(overrides: &Overrides, environment: &Environment, working_d
         },
         annex_recipients: evidence.annex_recipients.clone(),
         scenarios: or(table.scenarios.directory.as_ref(), "scenarios"),
+        drills: table.serve.drills.map_or(2, |drills| usize::from(drills.get())),
         state,
         file,
     })

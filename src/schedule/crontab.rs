@@ -12,13 +12,21 @@ use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use jiff::civil;
 use jiff::tz::TimeZone;
 
-use crate::domain::Timestamp;
+use crate::domain::{Period, Timestamp};
 
-/// A parsed line of five fields, or one of `@hourly @daily @midnight @weekly @monthly @quarterly @yearly @annually`.
+/// A parsed line of five fields, one of `@hourly @daily @midnight @weekly @monthly @quarterly @yearly @annually`, or `@every 6h`.
 #[derive(Debug, Clone)]
 pub struct Crontab {
-    schedules: Vec<cron::Schedule>,
+    form: Form,
     text: String,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    /// Five fields: of two of these, where either may match.
+    Fields(Vec<cron::Schedule>),
+    /// So many seconds apart, counted from 1970: in no zone, and the same after each start.
+    Every(i64),
 }
 
 /// What is wrong with a line.
@@ -37,6 +45,9 @@ pub enum CrontabError {
         /// What is wrong.
         why: String,
     },
+    /// `@every` without a period.
+    #[error("`@every` is followed by a period of at least a second, as `@every 6h`, not by `{0}`")]
+    Every(String),
     /// It is well formed and never happens, as `0 0 30 2 *`.
     #[error("this schedule never happens")]
     Never,
@@ -72,6 +83,11 @@ impl FromStr for Crontab {
     type Err = CrontabError;
 
     fn from_str(text: &str) -> Result<Self, CrontabError> {
+        if let Some(period) = text.trim().strip_prefix("@every") {
+            let seconds = period.trim().parse().ok().and_then(|period: Period| i64::try_from(period.seconds).ok());
+            let every = seconds.filter(|seconds| *seconds > 0).ok_or_else(|| CrontabError::Every(period.trim().to_owned()))?;
+            return Ok(Self { form: Form::Every(every), text: text.trim().to_owned() });
+        }
         let line = match text.trim() {
             "@hourly" => "0 * * * *",
             "@daily" | "@midnight" => "0 0 * * *",
@@ -104,7 +120,7 @@ impl FromStr for Crontab {
         let both = !fields[2].starts_with('*') && !fields[4].starts_with('*');
         let schedules =
             if both { vec![make(&list(&sets[2]), "*")?, make("*", &weekday_names)?] } else { vec![make(&list(&sets[2]), &weekday_names)?] };
-        let crontab = Self { schedules, text: text.trim().to_owned() };
+        let crontab = Self { form: Form::Fields(schedules), text: text.trim().to_owned() };
         if crontab.next_after(Timestamp::from_unix(1_704_067_200), &TimeZone::UTC).is_none() {
             return Err(CrontabError::Never);
         }
@@ -121,9 +137,16 @@ impl std::fmt::Display for Crontab {
 impl Crontab {
     /// The first occurrence strictly after `after`, in `zone`. `None` after the year 2100.
     pub fn next_after(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let schedules = match &self.form {
+            Form::Fields(schedules) => schedules,
+            Form::Every(seconds) => {
+                let last = after.0.as_second().div_euclid(*seconds) * seconds;
+                return jiff::Timestamp::from_second(last.checked_add(*seconds)?).ok().map(Timestamp);
+            }
+        };
         let from = as_utc(zone.to_datetime(after.0))? - WINDOW;
         let mut best: Option<jiff::Timestamp> = None;
-        for schedule in &self.schedules {
+        for schedule in schedules {
             let mut stop: Option<DateTime<Utc>> = None;
             for wall in schedule.after(&from) {
                 if stop.is_some_and(|stop| wall > stop) {
@@ -299,10 +322,22 @@ mod tests {
             ("*/0 * * * *", "not a step"),
             ("a * * * *", "not a number"),
             ("0 0 30 2 *", "never happens"),
+            ("@every", "followed by a period"),
+            ("@every 0s", "followed by a period"),
+            ("@every other day", "not by `other day`"),
         ] {
             let error = line.parse::<Crontab>().unwrap_err().to_string();
             assert!(error.contains(word), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn every_so_often_is_counted_from_an_instant_that_no_start_moves() {
+        let six_hours = upcoming("@every 6h", &zone("Europe/Berlin"), "2026-11-20T13:10:00Z", 2);
+        assert_eq!(six_hours, ["Fri 2026-11-20 19:00+01:00", "Sat 2026-11-21 01:00+01:00"]);
+        let crontab: Crontab = "@every 90s".parse().unwrap();
+        assert_eq!(crontab.next_after(at("1969-12-31T23:59:59Z"), &TimeZone::UTC), Some(at("1970-01-01T00:00:00Z")));
+        assert_eq!(crontab.next_after(at("1970-01-01T00:00:00Z"), &TimeZone::UTC), Some(at("1970-01-01T00:01:30Z")));
     }
 
     /// One field: a star, a number, a list, a range or a step.

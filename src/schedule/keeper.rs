@@ -71,29 +71,19 @@ impl Keeper {
         self.timetables.get(scenario)
     }
 
-    /// Takes up what was entered, by whomever.
-    pub fn apply(&mut self, entry: &Entry) {
+    /// Takes up what was entered, by whomever, and says of which scenario it is.
+    pub fn apply(&mut self, entry: &Entry) -> Option<ScenarioName> {
         if entry.index < self.memory.entries {
-            return;
+            return None;
         }
-        let ended = match &entry.entry {
-            EntryKind::DrillFinished { drill, .. } | EntryKind::Interrupted { drill } => {
-                self.memory.open.get(drill).map(|running| running.scenario.clone())
-            }
-            _ => None,
-        };
-        self.memory.apply(entry);
+        let scenario = self.memory.apply(entry)?;
         match &entry.entry {
-            EntryKind::ScenarioSeen { scenario, .. }
-            | EntryKind::ScenarioGone { scenario }
-            | EntryKind::Paused { scenario, .. }
-            | EntryKind::Resumed { scenario } => self.remember(scenario),
-            EntryKind::DrillStarted { plan, .. } => self.look_again(&plan.scenario),
-            _ => {}
+            EntryKind::ScenarioSeen { .. } | EntryKind::ScenarioGone { .. } => self.remember(&scenario),
+            // settled occurrences are where it looks from
+            EntryKind::Missed { .. } | EntryKind::Waived { .. } => {}
+            _ => self.look_again(&scenario),
         }
-        if let Some(scenario) = ended {
-            self.look_again(&scenario);
-        }
+        Some(scenario)
     }
 
     /// A drill that was told to start has ended, or could not be entered.
@@ -103,6 +93,12 @@ impl Keeper {
             self.held.insert(scenario.clone(), later(now, HELD));
         }
         self.look_again(scenario);
+    }
+
+    /// Every scenario is to be looked at: what was to be entered for some could not be.
+    pub fn look_at_all(&mut self) {
+        let names: Vec<ScenarioName> = self.memory.scenarios.keys().cloned().collect();
+        names.iter().for_each(|name| self.look_again(name));
     }
 
     /// What is to be done now, with room for `free` drills. What is entered and started is told with [`Keeper::apply`].

@@ -12,6 +12,8 @@ use crate::evidence::ledger::{Entry, EntryKind};
 pub struct Memory {
     /// How many entries were taken up.
     pub entries: u64,
+    /// The runner's settings, as they were seen last.
+    pub settings: Option<Sha256>,
     /// By name.
     pub scenarios: BTreeMap<ScenarioName, Known>,
     /// Drills that were started and have no end yet.
@@ -27,6 +29,8 @@ pub struct Known {
     pub schedule: Option<Schedule>,
     /// Every occurrence up to here is accounted for: started, missed or waived.
     pub accounted: Option<Timestamp>,
+    /// Whether that is an occurrence still to come, which somebody waived.
+    pub waived_ahead: bool,
     /// Stretches in which drills need not happen, the newest last.
     pub pauses: VecDeque<Pause>,
     /// The scheduled drill that came to no result, and may be tried again.
@@ -95,17 +99,41 @@ pub struct Ended {
 }
 
 impl Memory {
-    /// Takes up the next entry.
-    pub fn apply(&mut self, entry: &Entry) {
+    /// Of which scenario an entry is; none where it is of none, or of a drill that ended before.
+    fn about<'a>(&'a self, entry: &'a Entry) -> Option<&'a ScenarioName> {
+        match &entry.entry {
+            EntryKind::DrillStarted { plan, .. } => Some(&plan.scenario),
+            EntryKind::DrillFinished { drill, .. } | EntryKind::Interrupted { drill } => {
+                self.open.get(drill).map(|running| &running.scenario)
+            }
+            EntryKind::ScenarioSeen { scenario, .. }
+            | EntryKind::ScenarioGone { scenario }
+            | EntryKind::Missed { scenario, .. }
+            | EntryKind::Waived { scenario, .. }
+            | EntryKind::Paused { scenario, .. }
+            | EntryKind::Resumed { scenario } => Some(scenario),
+            EntryKind::Opened { .. }
+            | EntryKind::Reaped { .. }
+            | EntryKind::SettingsSeen { .. }
+            | EntryKind::KeyChanged { .. }
+            | EntryKind::KeyRevoked { .. }
+            | EntryKind::Anchored { .. } => None,
+        }
+    }
+
+    /// Takes up the next entry, and says of which scenario it is.
+    pub fn apply(&mut self, entry: &Entry) -> Option<ScenarioName> {
+        let about = self.about(entry).cloned();
         self.entries = entry.index + 1;
         let at = entry.at;
         match &entry.entry {
             EntryKind::ScenarioSeen { scenario, sha256, schedule } => {
                 let known = self.known(scenario);
                 let schedule = schedule.as_deref().cloned();
-                // a new schedule counts from when it was seen
+                // a new schedule counts from when it was seen; what was waived of the old one does not keep it waiting
                 if known.file.is_none() || known.schedule != schedule {
-                    known.accounted = Some(known.accounted.map_or(at, |accounted| accounted.max(at)));
+                    known.accounted = Some(known.accounted.filter(|_| !known.waived_ahead).map_or(at, |accounted| accounted.max(at)));
+                    known.waived_ahead = false;
                 }
                 (known.file, known.schedule) = (Some(*sha256), schedule);
             }
@@ -130,7 +158,11 @@ impl Memory {
                 known.account(*due);
                 known.missed = Some(*due);
             }
-            EntryKind::Waived { scenario, due, .. } => self.known(scenario).account(*due),
+            EntryKind::Waived { scenario, due, .. } => {
+                let known = self.known(scenario);
+                known.account(*due);
+                known.waived_ahead = *due > at;
+            }
             EntryKind::Paused { scenario, until, reason } => {
                 let pause = Pause { from: at, until: *until, reason: reason.clone(), by: entry.by.clone() };
                 self.known(scenario).pauses.push_back(pause);
@@ -140,13 +172,14 @@ impl Memory {
                     pause.until = Some(at);
                 }
             }
+            EntryKind::SettingsSeen { sha256 } => self.settings = Some(*sha256),
             EntryKind::Opened { .. }
             | EntryKind::Reaped { .. }
-            | EntryKind::SettingsSeen { .. }
             | EntryKind::KeyChanged { .. }
             | EntryKind::KeyRevoked { .. }
             | EntryKind::Anchored { .. } => {}
         }
+        about
     }
 
     /// Whether a drill of the scenario runs.
@@ -177,6 +210,7 @@ impl Known {
     fn account(&mut self, due: Timestamp) {
         let accounted = self.accounted.map_or(due, |accounted| accounted.max(due));
         self.accounted = Some(accounted);
+        self.waived_ahead = false;
         while self.pauses.front().is_some_and(|pause| pause.until.is_some_and(|until| until <= accounted)) {
             self.pauses.pop_front();
         }

@@ -80,7 +80,7 @@ impl World {
     /// A runner wakes up, works until it dies, and stays dead for a while.
     fn live(&mut self, until: Timestamp) {
         let mut memory = Memory::default();
-        self.ledger.iter().for_each(|entry| memory.apply(entry));
+        self.ledger.iter().for_each(|entry| drop(memory.apply(entry)));
         let mut keeper = Keeper::new(memory, self.now);
         // what the last one left running is closed
         for drill in keeper.memory().open.keys().cloned().collect::<Vec<_>>() {

@@ -307,11 +307,15 @@ fn nonsense_among_the_journals_stops_no_drill() {
     home.bare_tree();
     home.write("state/drills/nonsense.jsonl", "this is no event\n");
     home.write("state/drills/empty.jsonl", "");
+    let old = std::fs::File::create(home.write("state/drills/old.lock", "")).unwrap();
+    old.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(7_200)).unwrap();
+    home.write("state/drills/young.lock", "");
     home.write("state/sandboxes/nonsense.json", "{");
     let drilled = home.drill(&home.scenario("")).ends("PASSED");
     assert!(drilled.said.stderr.contains("nonsense"), "{}", drilled.said.stderr);
     assert!(home.path("state/drills/nonsense.jsonl").exists(), "what is not understood is kept");
     assert!(!home.path("state/drills/empty.jsonl").exists());
+    assert!(!home.path("state/drills/old.lock").exists() && home.path("state/drills/young.lock").exists());
     home.fire(&["reap"]).exits(1);
 }
 

@@ -20,19 +20,20 @@ const TABLE: &[(&str, &[&str])] = &[
     ("report", &["domain", "evidence"]),
     ("drill", &["domain", "clock", "codec", "tree", "vault", "sandbox", "restore", "checks", "evidence"]),
     ("schedule", &["domain", "clock", "evidence", "drill"]),
+    ("state", &["domain", "evidence", "schedule"]),
     ("config", &["domain", "storage", "checks", "schedule"]),
     (
         "cli",
         &[
             "domain", "clock", "codec", "storage", "vault", "sandbox", "restore", "checks", "seal", "evidence", "report", "drill",
-            "schedule", "config", "app",
+            "schedule", "state", "config", "app",
         ],
     ),
     (
         "app",
         &[
             "domain", "clock", "codec", "storage", "vault", "sandbox", "restore", "checks", "seal", "evidence", "report", "drill",
-            "schedule", "config",
+            "schedule", "state", "config",
         ],
     ),
 ];

@@ -32,6 +32,7 @@ mod seal_s3;
 #[path = "evidence.rs"]
 mod sealed;
 mod sealed_support;
+mod serve;
 mod servers;
 mod tools;
 mod vault;

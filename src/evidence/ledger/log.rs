@@ -5,6 +5,8 @@ use std::io::{self, BufReader, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use tlog_tiles::tlog::{check_tree, prove_tree};
+
 use super::super::key::Signer;
 use super::super::{EvidenceError, TrustFile, store};
 use super::check::Lines;
@@ -131,6 +133,27 @@ impl Ledger {
         let unreadable = |e| EvidenceError::read(self.directory.join(names::ENTRIES))(e);
         let line = open.line(index).map_err(unreadable)?;
         Proof::make(&open.tree, index, line, last).map_err(|e| unreadable(e).into())
+    }
+
+    /// Whether the log goes on from a checkpoint that was kept elsewhere: it is the same log, and nothing in it has changed since.
+    ///
+    /// # Errors
+    /// [`LedgerError::Refused`] where it does not; `what` names the checkpoint.
+    pub fn goes_on_from(&self, trust: &TrustFile, earlier: &Checkpoint, what: &str) -> Result<(), LedgerError> {
+        let open = Open::lock(self, trust)?;
+        let what = what.to_owned();
+        let Some(last) = open.last.as_ref() else { return Err(self.refused(LedgerRefusal::NothingHere)) };
+        if last.origin != earlier.origin {
+            return Err(self.refused(LedgerRefusal::OtherLog { what, found: earlier.origin.clone(), expected: last.origin.clone() }));
+        }
+        if last.size < earlier.size {
+            return Err(self.refused(LedgerRefusal::Shortened { what, covered: earlier.size, found: last.size }));
+        }
+        let proven = earlier.size == 0
+            || prove_tree(last.size, earlier.size, &open.tree)
+                .and_then(|proof| check_tree(&proof, last.size, last.root, earlier.size, earlier.root))
+                .is_ok();
+        if proven { Ok(()) } else { Err(self.refused(LedgerRefusal::Root { what, covered: earlier.size })) }
     }
 
     fn refused(&self, why: LedgerRefusal) -> LedgerError {

@@ -30,7 +30,7 @@ mod sqlite;
 mod timelines;
 
 /// A bucket, and tools at home that write to it.
-struct Vault<'a> {
+pub(crate) struct Vault<'a> {
     home: &'a Home,
     bucket: String,
     store: AmazonS3,
@@ -38,7 +38,7 @@ struct Vault<'a> {
 }
 
 impl<'a> Vault<'a> {
-    fn new(home: &'a Home, locked: Locking) -> Self {
+    pub(crate) fn new(home: &'a Home, locked: Locking) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let bucket = runtime.block_on(ceph().bucket(locked));
         let store = AmazonS3Builder::new()
@@ -63,7 +63,7 @@ impl<'a> Vault<'a> {
     }
 
     /// Where a scenario finds what is below `prefix`.
-    fn place(&self, prefix: &str) -> Vec<(&'static str, toml::Value)> {
+    pub(crate) fn place(&self, prefix: &str) -> Vec<(&'static str, toml::Value)> {
         vec![
             ("url", format!("s3://{}/{prefix}/", self.bucket).into()),
             ("endpoint", ceph().https().into()),
@@ -150,7 +150,7 @@ impl<'a> Vault<'a> {
         self.runtime.block_on(async { self.store.get(&key.into()).await.unwrap().bytes().await.unwrap().to_vec() })
     }
 
-    fn write(&self, key: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, key: &str, bytes: &[u8]) {
         drop(self.runtime.block_on(self.store.put(&key.into(), bytes.to_vec().into())).unwrap());
     }
 
