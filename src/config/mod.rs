@@ -8,6 +8,7 @@ mod check_file;
 mod component;
 mod definition;
 mod mistakes;
+mod reader;
 mod records;
 mod scenario;
 mod scenario_file;
