@@ -1,5 +1,6 @@
 //! Wires the rooms: reads the environment, loads keys, runs a drill from its order to its sealed evidence.
 
+mod archiving;
 mod baseline;
 mod canary;
 mod closing;
@@ -25,6 +26,7 @@ pub use closing::{Cleared, Closed, close_interrupted};
 pub use entering::Book;
 pub use keys::FileKeyring;
 
+use crate::archive::ArchiveError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Overrides, Settings, load_settings};
 use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Timestamp, Trigger};
@@ -90,6 +92,9 @@ pub enum AppError {
     /// What the drill promises, or what came of it, could not be entered.
     #[error("the ledger cannot be used")]
     Ledger(#[from] LedgerError),
+    /// Evidence could not be queued for the archive, or what is queued cannot be read.
+    #[error("the archive's queue cannot be used")]
+    Archive(#[from] ArchiveError),
     /// The annex could not be encrypted.
     #[error("the annex could not be encrypted: {0}")]
     Annex(String),
@@ -250,7 +255,12 @@ impl App {
         {
             extra.push((names::ANNEX.to_owned(), self.encrypt_annex(annex)?));
         }
-        seal_evidence(&self.settings.store.0, events, issuer, &signer.key, extra).map_err(failed)
+        let sealed = seal_evidence(&self.settings.store.0, events, issuer, &signer.key, extra).map_err(failed)?;
+        // remembered before the drill counts as done, so that no crash keeps it from the archive
+        if let Some(archive) = self.archive() {
+            archive.queue(&sealed.report.report_id, &sealed.directory, self.clock.now())?;
+        }
+        Ok(sealed)
     }
 
     fn encrypt_annex(&self, annex: &Annex) -> Result<Vec<u8>, AppError> {
@@ -457,6 +467,7 @@ impl App {
         BTreeMap::from([
             ("evidence store", pair(&settings.store)),
             ("ledger", pair(&settings.ledger)),
+            ("archive", settings.archive.as_ref().map_or("none (default)".to_owned(), ToString::to_string)),
             ("scenarios", pair(&settings.scenarios)),
             ("state", pair(&settings.state)),
             ("pseudonym key", pair(&settings.pseudonym_key)),

@@ -75,6 +75,9 @@ pub enum Command {
     /// The log of every drill, from which none can vanish: verify it, show it, prove or carry away what it says
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// All evidence once more, in a bucket that locks it: carry over what waits, look, verify
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Destroy what a crash left, and close the drills it cut short
     Reap,
     /// Print a completion script for a shell
@@ -370,6 +373,28 @@ pub struct LedgerProveArgs {
     /// Which entry, counted from 0
     #[arg(value_name = "INDEX")]
     pub index: u64,
+}
+
+/// `firedrill archive`
+#[derive(Debug, Subcommand)]
+pub enum ArchiveCommand {
+    /// Carry over what waits; every run of drills does so at its end
+    Push,
+    /// Say what is archived and what waits, and why. Exit status 4 where something waits
+    Status,
+    /// Read everything back from the bucket, verify it, ask for its locks, and hold it to the ledger
+    Verify(ArchiveVerifyArgs),
+}
+
+/// `firedrill archive verify`
+#[derive(Debug, Args)]
+pub struct ArchiveVerifyArgs {
+    /// Trust file (OpenSSH allowed_signers) [default: the configured one]
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Keys that no longer count: OpenSSH public keys or SHA256: fingerprints, one a line
+    #[arg(long, value_name = "FILE")]
+    pub revoked: Option<PathBuf>,
 }
 
 /// `firedrill completions`

@@ -1,5 +1,7 @@
 //! `firedrill verify`: the auditor's verification, with the configured trust file where none is named.
 
+use std::path::PathBuf;
+
 use super::args::{Cli, VerifyArgs};
 use super::output;
 use super::{Exit, Failure};
@@ -7,12 +9,7 @@ use crate::app::App;
 use crate::evidence::auditor;
 
 pub(super) fn run(cli: &Cli, app: &App, args: &VerifyArgs) -> Result<Exit, Failure> {
-    let configured = app.settings.trust.as_ref().map(|(path, _)| path.clone());
-    let trust = args.trust.clone().or(configured).ok_or_else(|| {
-        Failure::config(anyhow::anyhow!("there is nobody to trust: evidence never vouches for itself")).with_advice(
-            "--trust FILE, an OpenSSH allowed_signers file that you got from somebody you trust; or [evidence] trust in firedrill.toml",
-        )
-    })?;
+    let trust = trust_file(app, args.trust.as_ref())?;
     let args = auditor::VerifyArgs {
         trust,
         revoked: args.revoked.clone(),
@@ -27,5 +24,15 @@ pub(super) fn run(cli: &Cli, app: &App, args: &VerifyArgs) -> Result<Exit, Failu
         auditor::Outcome::Trusted => Exit::Passed,
         auditor::Outcome::Refused => Exit::Failed,
         auditor::Outcome::Usage => Exit::Usage,
+    })
+}
+
+/// The trust file that was named, else the configured one.
+pub(super) fn trust_file(app: &App, named: Option<&PathBuf>) -> Result<PathBuf, Failure> {
+    let configured = app.settings.trust.as_ref().map(|(path, _)| path);
+    named.or(configured).cloned().ok_or_else(|| {
+        Failure::config(anyhow::anyhow!("there is nobody to trust: evidence never vouches for itself")).with_advice(
+            "--trust FILE, an OpenSSH allowed_signers file that you got from somebody you trust; or [evidence] trust in firedrill.toml",
+        )
     })
 }

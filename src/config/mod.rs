@@ -7,6 +7,7 @@ mod check;
 mod check_file;
 mod component;
 mod definition;
+mod keeping;
 mod mistakes;
 mod reader;
 mod records;

@@ -67,6 +67,15 @@ impl<'a> Reader<'a> {
         text.and_then(|text| self.parse(at, text))
     }
 
+    /// A day.
+    pub(super) fn date(&mut self, at: &str, text: Option<&String>) -> Option<jiff::civil::Date> {
+        let date = text?.parse().ok();
+        if date.is_none() {
+            self.wrong(at, "this is no date", "write year, month and day, as \"2027-12-31\"");
+        }
+        date
+    }
+
     pub(super) fn path(&self, text: &str) -> PathBuf {
         self.base.join(text)
     }

@@ -9,14 +9,14 @@ use super::component::is_service;
 use super::mistakes::{Collector, ConfigError};
 use super::reader::Reader;
 use super::scenario_file::{
-    AddressingWord, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord, SelectTable,
-    SourceLimitsTable, SourceTable, UnlockTable,
+    CriticalityWord, EgressWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord, SelectTable, SourceLimitsTable,
+    SourceTable, UnlockTable,
 };
 use super::schema;
 use crate::domain::{
-    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, DatabaseRef, EgressPolicy, FreshnessSource, LockMode,
-    LockRequirement, Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, RightsPolicy, Scenario,
-    ScenarioName, ScratchKind, Selection, Source, SourceLimits, StorageLocation, Unlock,
+    ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, DatabaseRef, EgressPolicy, FreshnessSource, LockRequirement, Objectives,
+    Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, RightsPolicy, Scenario, ScenarioName, ScratchKind,
+    Selection, Source, SourceLimits, StorageLocation, Unlock,
 };
 
 /// Reads a scenario file.
@@ -94,6 +94,7 @@ impl Reader<'_> {
             declared: self.maybe("objectives.declared", file.objectives.declared.as_ref()),
             skew: self.maybe("objectives.skew", file.objectives.skew.as_ref()),
         };
+        let plan_until = file.plan.as_ref().and_then(|plan| self.date("plan.until", plan.until.as_ref()));
         let schedule = file.schedule.as_ref().and_then(|table| self.schedule(table));
         let (source, unlock, components) = self.sources(&file);
         let limits = self.limits(&file);
@@ -108,7 +109,7 @@ impl Reader<'_> {
                 CriticalityWord::Moderate => Criticality::Moderate,
                 CriticalityWord::Low => Criticality::Low,
             },
-            plan: file.plan.map(|plan| PlanRef { id: plan.id, version: plan.version }),
+            plan: file.plan.map(|plan| PlanRef { id: plan.id, version: plan.version, until: plan_until }),
             objectives,
             schedule,
             source: source?,
@@ -187,11 +188,7 @@ impl Reader<'_> {
         let points_time_zone = table.points_time_zone.as_ref().and_then(|zone| self.zone(&format!("{at}.points_time_zone"), zone));
         let lock = table.policy.lock.as_ref().and_then(|lock| {
             let remaining = self.parse(&format!("{at}.policy.lock.remaining"), &lock.remaining)?;
-            let mode = match lock.mode {
-                LockWord::Governance => LockMode::Governance,
-                LockWord::Compliance => LockMode::Compliance,
-            };
-            Some(LockRequirement { mode, remaining })
+            Some(LockRequirement { mode: lock.mode.into(), remaining })
         });
         let rights = table.policy.rights.map(|RightsWord::ReadOnly| RightsPolicy::ReadOnly);
         if local && rights.is_some() {
@@ -209,10 +206,7 @@ impl Reader<'_> {
             allow_http: table.allow_http,
             ca_file: table.ca_file.as_ref().map(|p| self.path(p)),
             profile: table.profile.clone(),
-            addressing: match table.addressing {
-                AddressingWord::Path => Addressing::Path,
-                AddressingWord::VirtualHost => Addressing::VirtualHost,
-            },
+            addressing: table.addressing.into(),
             points: table.points.clone(),
             points_time_zone,
             look_back,

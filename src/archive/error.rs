@@ -1,0 +1,81 @@
+//! Why something is not in the archive, and what to try.
+
+use std::path::PathBuf;
+
+use crate::storage::StorageError;
+
+/// Why something could not be archived. It stays queued.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The bucket cannot be reached, refuses, or does not do what it says.
+    #[error(transparent)]
+    Storage(StorageError),
+    /// What is read back is not what was written.
+    #[error("{name} is in the bucket with other bytes than were written there")]
+    Differs {
+        /// Its name below the prefix.
+        name: String,
+    },
+    /// The local evidence is not fit to be kept.
+    #[error("the evidence in {} is not archived as it is: {why}", directory.display())]
+    Unfit {
+        /// Where it is.
+        directory: PathBuf,
+        /// Why it is refused.
+        why: String,
+    },
+    /// Something local cannot be read or written.
+    #[error("{} cannot be used", path.display())]
+    Local {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// An error and its causes in one line, for what is remembered and told later.
+pub struct Why<'a>(pub &'a dyn std::error::Error);
+
+impl std::fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl ArchiveError {
+    /// What to try next.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            ArchiveError::Storage(error) => writing_advice(error),
+            ArchiveError::Differs { .. } => {
+                "nothing is ever overwritten: look who wrote it, or whether the server damages what it keeps; where it is not locked, move it away"
+            }
+            ArchiveError::Unfit { .. } => {
+                "look at it with `firedrill verify`; where another key signed it, name that key in [evidence] trust"
+            }
+            ArchiveError::Local { .. } => "make room, and give this user the right to write there",
+        }
+    }
+}
+
+/// What to try where a bucket that keeps things is in trouble: its rights and settings are not those of a backup's source.
+fn writing_advice(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::AccessDenied { .. } => {
+            "give these credentials s3:ListBucket, s3:GetObject, s3:GetObjectVersion, s3:PutObject, s3:GetObjectRetention, \
+             s3:PutObjectRetention and s3:GetBucketObjectLockConfiguration; no right to delete"
+        }
+        StorageError::Settings { .. } | StorageError::WrongRegion { .. } | StorageError::NoSuchStore { .. } => {
+            "check url, endpoint and region in firedrill.toml"
+        }
+        StorageError::CredentialsMissing { .. } => "name a key with access_key_id and secret_access_key, or a profile, in firedrill.toml",
+        other => other.advice(),
+    }
+}
