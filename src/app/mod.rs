@@ -1,5 +1,6 @@
 //! Wires the rooms: reads the environment, loads keys, runs a drill from its order to its sealed evidence.
 
+mod anchoring;
 mod archiving;
 mod baseline;
 mod canary;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+pub use anchoring::{Anchored, KeptElsewhere};
 pub use baseline::{BaselineOrder, write_whole};
 pub use canary::{CanaryError, Plant};
 pub use closing::{Cleared, Closed, close_interrupted};
@@ -92,8 +94,8 @@ pub enum AppError {
     /// What the drill promises, or what came of it, could not be entered.
     #[error("the ledger cannot be used")]
     Ledger(#[from] LedgerError),
-    /// Evidence could not be queued for the archive, or what is queued cannot be read.
-    #[error("the archive's queue cannot be used")]
+    /// Evidence could not be queued for the archive, or what is remembered of archive and anchors cannot be read.
+    #[error("what is remembered of the archive and of anchors cannot be used")]
     Archive(#[from] ArchiveError),
     /// The annex could not be encrypted.
     #[error("the annex could not be encrypted: {0}")]

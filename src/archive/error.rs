@@ -11,7 +11,7 @@ pub enum ArchiveError {
     #[error(transparent)]
     Storage(StorageError),
     /// What is read back is not what was written.
-    #[error("{name} is in the bucket with other bytes than were written there")]
+    #[error("{name} is there with other bytes than were written there")]
     Differs {
         /// Its name below the prefix.
         name: String,
@@ -23,6 +23,31 @@ pub enum ArchiveError {
         directory: PathBuf,
         /// Why it is refused.
         why: String,
+    },
+    /// An authority cannot be asked for a timestamp.
+    #[error("the timestamp authority gives no answer")]
+    Authority(#[source] StorageError),
+    /// A timestamp is not believed.
+    #[error("the timestamp {of} is not believed: {why}")]
+    Timestamp {
+        /// Who gave it, or in which file it is.
+        of: String,
+        /// Why.
+        why: String,
+    },
+    /// An anchor that should hold the ledger holds nothing.
+    #[error("anchor {place} keeps no checkpoint at all: it was never carried there, or taken away")]
+    NothingKept {
+        /// Its name in the settings.
+        place: String,
+    },
+    /// What an authority gave a timestamp for is not there any more.
+    #[error("anchor {place} had a timestamp of the first {size} entries, and it is gone")]
+    CarriedAndGone {
+        /// Its name in the settings.
+        place: String,
+        /// Entries that it covered.
+        size: u64,
     },
     /// Something local cannot be read or written.
     #[error("{} cannot be used", path.display())]
@@ -50,6 +75,18 @@ impl std::fmt::Display for Why<'_> {
 }
 
 impl ArchiveError {
+    /// Whether it says something about what is kept. Everything else says that it could not be asked.
+    pub fn is_about_what_is_kept(&self) -> bool {
+        match self {
+            ArchiveError::Differs { .. }
+            | ArchiveError::Unfit { .. }
+            | ArchiveError::Timestamp { .. }
+            | ArchiveError::NothingKept { .. }
+            | ArchiveError::CarriedAndGone { .. } => true,
+            ArchiveError::Storage(_) | ArchiveError::Authority(_) | ArchiveError::Local { .. } => false,
+        }
+    }
+
     /// What to try next.
     pub fn advice(&self) -> &'static str {
         match self {
@@ -60,6 +97,19 @@ impl ArchiveError {
             ArchiveError::Unfit { .. } => {
                 "look at it with `firedrill verify`; where another key signed it, name that key in [evidence] trust"
             }
+            ArchiveError::Authority(_) => {
+                "check its url in [[ledger.anchor]], and the network; what is due is tried again after the next drill"
+            }
+            ArchiveError::Timestamp { .. } => {
+                "check ca in [[ledger.anchor]]: it names the certificates that vouch for the authority, PEM; keep the token as it is"
+            }
+            ArchiveError::NothingKept { .. } => {
+                "where it is new, carry a checkpoint there: firedrill ledger anchor NAME; else find out who took them away"
+            }
+            ArchiveError::CarriedAndGone { .. } => {
+                "find out who took it away; where it was copied elsewhere, hold the ledger to it: --anchor FILE"
+            }
+            ArchiveError::Local { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "make it, or mount what should be there",
             ArchiveError::Local { .. } => "make room, and give this user the right to write there",
         }
     }

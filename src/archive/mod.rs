@@ -1,4 +1,5 @@
-//! The archive: all evidence once more, in a bucket that locks it for as long as it must be kept.
+//! What is kept outside: all evidence once more, in a bucket that locks it for as long as it must be kept; and anchors of the
+//! ledger.
 //!
 //! Sealed evidence is queued in the state directory before its drill counts as done, and stays queued until every file of it was
 //! written, read back whole, compared, and seen to be locked. The local copy stays where it is. A store that cannot be reached,
@@ -10,9 +11,11 @@
 //!
 //! Absent on purpose: no delete, no key that decrypts, no clock.
 
+mod anchors;
 mod error;
 mod outbox;
 mod safe;
+pub mod timestamp;
 mod verify;
 
 use std::fs::{self, File};
@@ -21,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+pub use anchors::{Carried, Ground, LastCarried, carry, kept};
 pub use error::{ArchiveError, Why};
 pub use outbox::{Attempt, Queued, Register};
 pub use safe::{Kept, Safe};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::ArchiveError;
 use crate::domain::{LockState, LockedBucket, Sha256, Timestamp};
 use crate::evidence::sha256;
-use crate::storage::{BucketWriter, Depth, Environment, Now, Retention, Settings, StorageError, lock_state};
+use crate::storage::{BucketWriter, Depth, Environment, Now, Retention, Settings, StorageError, VersionKind, VersionsAsk, lock_state};
 
 /// Nothing that is kept is nearly as large.
 const LARGEST: usize = 256 << 20;
@@ -98,6 +98,24 @@ impl Safe {
         };
         self.bucket.bucket().list(&self.key(folder), Depth::All, &mut take).await?;
         Ok(names)
+    }
+
+    /// Names and versions of everything that was ever written below `folder` and not deleted for good.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn versions(&self, folder: &str) -> Result<Vec<(String, String)>, StorageError> {
+        let mut ask = VersionsAsk { prefix: self.key(folder), after: None, limit: 1_000 };
+        let mut found = Vec::new();
+        loop {
+            let page = self.bucket.bucket().versions_page(&ask).await?;
+            let objects = page.versions.into_iter().filter(|version| matches!(version.kind, VersionKind::Object { .. }));
+            found.extend(objects.filter_map(|object| Some((object.key.strip_prefix(&self.place.prefix)?.to_owned(), object.version))));
+            match page.next {
+                Some(next) => ask.after = Some(next),
+                None => return Ok(found),
+            }
+        }
     }
 
     fn key(&self, name: &str) -> String {

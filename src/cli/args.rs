@@ -320,6 +320,9 @@ pub struct VerifyArgs {
     /// A checkpoint of the ledger that was kept elsewhere: what is here must go on from it. May be given more than once
     #[arg(long = "anchor", value_name = "FILE")]
     pub anchors: Vec<PathBuf>,
+    /// Hold the ledger to everything that the configured anchors keep as well
+    #[arg(long = "anchors")]
+    pub configured_anchors: bool,
     /// Evidence folders, or folders of them
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
@@ -335,6 +338,8 @@ pub enum LedgerCommand {
     Show(LedgerShowArgs),
     /// Print its last checkpoint: keep it elsewhere, and give it to `--anchor` later
     Checkpoint,
+    /// Carry its last checkpoint to the configured anchors, due or not; every run of drills does so at its end
+    Anchor(LedgerAnchorArgs),
     /// Print the proof that one entry is in it, good without the log (C2SP tlog-proof)
     Prove(LedgerProveArgs),
 }
@@ -351,6 +356,9 @@ pub struct LedgerVerifyArgs {
     /// A checkpoint that was kept elsewhere. May be given more than once
     #[arg(long = "anchor", value_name = "FILE")]
     pub anchors: Vec<PathBuf>,
+    /// Hold it to everything that the configured anchors keep as well
+    #[arg(long = "anchors")]
+    pub configured_anchors: bool,
     /// The ledger's directory [default: the configured one]
     #[arg(value_name = "DIR")]
     pub directory: Option<PathBuf>,
@@ -365,6 +373,14 @@ pub struct LedgerShowArgs {
     /// From this entry on, counted from 0
     #[arg(long, value_name = "INDEX", default_value_t = 0)]
     pub from: u64,
+}
+
+/// `firedrill ledger anchor`
+#[derive(Debug, Args)]
+pub struct LedgerAnchorArgs {
+    /// To this one only, by its name in firedrill.toml
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 /// `firedrill ledger prove`

@@ -52,7 +52,10 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Fa
     if cli.json {
         output::json(&reports)?;
     }
-    super::archive::after_drills(cli, app).await?;
+    // both are tried, whatever becomes of the first
+    let (archived, anchored) = (super::archive::after_drills(cli, app).await, super::ledger::after_drills(cli, app).await);
+    archived?;
+    anchored?;
     Ok(exit)
 }
 

@@ -41,7 +41,7 @@ pub struct LockedBucketTable {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnchorTable {
-    /// What it is called, as "second bucket".
+    /// What it is called in the ledger, as "other-account": a-z, 0-9 and -, at most 32.
     pub name: String,
     /// How often a checkpoint is carried there where something was entered, as "1d" (default); and after each drill.
     pub every: Option<String>,
@@ -106,8 +106,10 @@ impl Reader<'_> {
         for (number, table) in tables.iter().enumerate() {
             let at = format!("{at}.{number}");
             let taken = places.iter().any(|place| place.name == table.name);
-            if taken || table.name.trim().is_empty() || table.name.chars().any(char::is_control) {
-                self.wrong(&format!("{at}.name"), "this cannot name an anchor", "give each a name of its own, in one line");
+            let plain = table.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            if taken || !plain || !(1..=32).contains(&table.name.len()) {
+                let advice = "give each a name of its own: a-z, 0-9 and -, at most 32";
+                self.wrong(&format!("{at}.name"), "this cannot name an anchor", advice);
             }
             let every = self.maybe(&format!("{at}.every"), table.every.as_ref()).unwrap_or(ANCHORED_EVERY);
             let kind = self.anchor(&at, table);

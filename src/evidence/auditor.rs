@@ -41,11 +41,11 @@ pub enum Outcome {
     Usage = 2,
 }
 
-/// Verifies and writes the answer to `out`, complaints to `err`.
+/// Verifies and writes the answer to `out`, complaints to `err`. Ledgers are held to the checkpoints in `kept` as well.
 ///
 /// # Errors
 /// Where `out` or `err` cannot be written.
-pub fn run(args: &VerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Outcome> {
+pub fn run(args: &VerifyArgs, kept: &[Anchor], out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Outcome> {
     let trust = match TrustFile::load_with(&args.trust, args.revoked.as_deref()) {
         Ok(trust) => trust,
         Err(error) => {
@@ -57,10 +57,10 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
             return Ok(Outcome::Usage);
         }
     };
-    let mut anchors = Vec::new();
+    let mut anchors = kept.to_vec();
     for path in &args.anchors {
         match std::fs::read(path) {
-            Ok(bytes) => anchors.push(Anchor { name: plain(&path.to_string_lossy()), bytes }),
+            Ok(bytes) => anchors.push(Anchor { name: plain(&path.to_string_lossy()), bytes, seen_at: None }),
             Err(error) => {
                 writeln!(
                     err,

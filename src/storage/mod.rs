@@ -11,6 +11,7 @@ mod directory;
 mod error;
 mod http;
 mod locks;
+mod post;
 #[cfg(feature = "aws-profiles")]
 mod profile;
 mod refusal;
@@ -33,6 +34,7 @@ pub use directory::{Directory, LocalFile};
 pub use error::{Source as ErrorSource, StorageError};
 pub use http::HeaderFacts;
 pub use locks::{BucketLock, Retention, Versioning, lock_state};
+pub use post::post;
 pub use retry::{Failure, Patience};
 pub use rights::RightsProbe;
 pub use versions::{StoredVersion, VersionKind, VersionMark, VersionPage, VersionsAsk};

@@ -325,7 +325,7 @@ fn places_outside_are_read_and_their_mistakes_are_told() {
     };
     let good = load(
         "[evidence]\narchive = { url = \"s3://safe/firedrill\", access_key_id = \"env:ID\", secret_access_key = \"file:secret\" }\n\
-         [[ledger.anchor]]\nname = \"other account\"\nbucket = { url = \"s3://other\", mode = \"governance\", retention = \"30d\" }\n\
+         [[ledger.anchor]]\nname = \"other-account\"\nbucket = { url = \"s3://other\", mode = \"governance\", retention = \"30d\" }\n\
          [[ledger.anchor]]\nname = \"authority\"\nevery = \"7d\"\ntimestamp = { url = \"http://tsa.example\", ca = \"tsa.pem\" }\n\
          [[ledger.anchor]]\nname = \"stick\"\ndirectory = \"stick\"\n",
     )
@@ -347,6 +347,7 @@ fn places_outside_are_read_and_their_mistakes_are_told() {
         (anchor("directory = \"x\"\nbucket = { url = \"s3://x\" }"), "an anchor is one of"),
         (anchor("timestamp = { url = \"tsa.example\", ca = \"x\" }"), "this is no url"),
         (anchor("directory = \"x\"") + &anchor("directory = \"y\""), "cannot name an anchor"),
+        (anchor("directory = \"x\"").replace("\"a\"", "\"../a\""), "cannot name an anchor"),
     ] {
         let Err(ConfigError::Mistakes(mistakes)) = load(&text) else { panic!("taken: {text}") };
         assert!(mistakes.list.iter().any(|m| m.what.contains(what)), "{what} in\n{mistakes}");
