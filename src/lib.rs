@@ -11,6 +11,8 @@ pub mod evidence;
 #[cfg(feature = "runner")]
 pub mod app;
 #[cfg(feature = "runner")]
+pub mod archive;
+#[cfg(feature = "runner")]
 pub mod checks;
 #[cfg(feature = "runner")]
 pub mod cli;

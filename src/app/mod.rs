@@ -1,5 +1,7 @@
 //! Wires the rooms: reads the environment, loads keys, runs a drill from its order to its sealed evidence.
 
+mod anchoring;
+mod archiving;
 mod baseline;
 mod canary;
 mod closing;
@@ -22,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+pub use anchoring::{Anchored, KeptElsewhere};
 pub use baseline::{BaselineOrder, write_whole};
 pub use canary::{CanaryError, Plant};
 pub use closing::{Cleared, Closed, close_interrupted};
@@ -30,6 +33,7 @@ pub use keys::FileKeyring;
 pub use serve::{Broken, Claim, Daemon, ServeError, Shelf};
 pub use standing::{Stand, Standing};
 
+use crate::archive::ArchiveError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Overrides, Settings, load_settings};
 use crate::domain::{Blake3, DrillEvent, DrillId, Plan, Pseudonym, RunnerFacts, Scenario, Selector, Sha256, Source, Timestamp, Trigger};
@@ -95,6 +99,9 @@ pub enum AppError {
     /// What the drill promises, or what came of it, could not be entered.
     #[error("the ledger cannot be used")]
     Ledger(#[from] LedgerError),
+    /// Evidence could not be queued for the archive, or what is remembered of archive and anchors cannot be read.
+    #[error("what is remembered of the archive and of anchors cannot be used")]
+    Archive(#[from] ArchiveError),
     /// The annex could not be encrypted.
     #[error("the annex could not be encrypted: {0}")]
     Annex(String),
@@ -277,7 +284,12 @@ impl App {
         {
             extra.push((names::ANNEX.to_owned(), self.encrypt_annex(annex)?));
         }
-        seal_evidence(&self.settings.store.0, events, issuer, &signer.key, extra).map_err(failed)
+        let sealed = seal_evidence(&self.settings.store.0, events, issuer, &signer.key, extra).map_err(failed)?;
+        // remembered before the drill counts as done, so that no crash keeps it from the archive
+        if let Some(archive) = self.archive() {
+            archive.queue(&sealed.report.report_id, &sealed.directory, self.clock.now())?;
+        }
+        Ok(sealed)
     }
 
     fn encrypt_annex(&self, annex: &Annex) -> Result<Vec<u8>, AppError> {
@@ -508,6 +520,7 @@ impl App {
         BTreeMap::from([
             ("evidence store", pair(&settings.store)),
             ("ledger", pair(&settings.ledger)),
+            ("archive", settings.archive.as_ref().map_or("none (default)".to_owned(), ToString::to_string)),
             ("scenarios", pair(&settings.scenarios)),
             ("state", pair(&settings.state)),
             ("pseudonym key", pair(&settings.pseudonym_key)),

@@ -19,7 +19,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match auditor::run(&cli.args, &mut io::stdout().lock(), &mut io::stderr().lock()) {
+    match auditor::run(&cli.args, &[], &mut io::stdout().lock(), &mut io::stderr().lock()) {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(error) => {
             // the answer did not get out: that is no trust

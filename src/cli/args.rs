@@ -88,6 +88,9 @@ pub enum Command {
     /// The log of every drill, from which none can vanish: verify it, show it, prove or carry away what it says
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// All evidence once more, in a bucket that locks it: carry over what waits, look, verify
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Destroy what a crash left, and close the drills it cut short
     Reap,
     /// Print a completion script for a shell
@@ -402,6 +405,9 @@ pub struct VerifyArgs {
     /// A checkpoint of the ledger that was kept elsewhere: what is here must go on from it. May be given more than once
     #[arg(long = "anchor", value_name = "FILE")]
     pub anchors: Vec<PathBuf>,
+    /// Hold the ledger to everything that the configured anchors keep as well
+    #[arg(long = "anchors")]
+    pub configured_anchors: bool,
     /// Evidence folders, or folders of them
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
@@ -417,6 +423,8 @@ pub enum LedgerCommand {
     Show(LedgerShowArgs),
     /// Print its last checkpoint: keep it elsewhere, and give it to `--anchor` later
     Checkpoint,
+    /// Carry its last checkpoint to the configured anchors, due or not; every run of drills does so at its end
+    Anchor(LedgerAnchorArgs),
     /// Print the proof that one entry is in it, good without the log (C2SP tlog-proof)
     Prove(LedgerProveArgs),
 }
@@ -433,6 +441,9 @@ pub struct LedgerVerifyArgs {
     /// A checkpoint that was kept elsewhere. May be given more than once
     #[arg(long = "anchor", value_name = "FILE")]
     pub anchors: Vec<PathBuf>,
+    /// Hold it to everything that the configured anchors keep as well
+    #[arg(long = "anchors")]
+    pub configured_anchors: bool,
     /// The ledger's directory [default: the configured one]
     #[arg(value_name = "DIR")]
     pub directory: Option<PathBuf>,
@@ -449,12 +460,42 @@ pub struct LedgerShowArgs {
     pub from: u64,
 }
 
+/// `firedrill ledger anchor`
+#[derive(Debug, Args)]
+pub struct LedgerAnchorArgs {
+    /// To this one only, by its name in firedrill.toml
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+}
+
 /// `firedrill ledger prove`
 #[derive(Debug, Args)]
 pub struct LedgerProveArgs {
     /// Which entry, counted from 0
     #[arg(value_name = "INDEX")]
     pub index: u64,
+}
+
+/// `firedrill archive`
+#[derive(Debug, Subcommand)]
+pub enum ArchiveCommand {
+    /// Carry over what waits; every run of drills does so at its end
+    Push,
+    /// Say what is archived and what waits, and why. Exit status 4 where something waits
+    Status,
+    /// Read everything back from the bucket, verify it, ask for its locks, and hold it to the ledger
+    Verify(ArchiveVerifyArgs),
+}
+
+/// `firedrill archive verify`
+#[derive(Debug, Args)]
+pub struct ArchiveVerifyArgs {
+    /// Trust file (OpenSSH allowed_signers) [default: the configured one]
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Keys that no longer count: OpenSSH public keys or SHA256: fingerprints, one a line
+    #[arg(long, value_name = "FILE")]
+    pub revoked: Option<PathBuf>,
 }
 
 /// `firedrill completions`

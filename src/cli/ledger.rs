@@ -2,21 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use super::args::{Cli, LedgerCommand, LedgerShowArgs, VerifyArgs};
-use super::output;
+use serde_json::json;
+
+use super::args::{Cli, LedgerAnchorArgs, LedgerCommand, LedgerShowArgs, VerifyArgs};
+use super::output::{self, say};
 use super::run::not_recorded;
 use super::{Exit, Failure};
-use crate::app::{App, Book};
-use crate::domain::{DrillId, ScenarioName};
+use crate::app::{Anchored, App, Book};
+use crate::archive::Why;
+use crate::domain::{AnchorPlace, DrillId, ScenarioName};
 use crate::evidence::ledger::{Entry, EntryKind};
 
-pub(super) fn run(cli: &Cli, app: &App, command: &LedgerCommand) -> Result<Exit, Failure> {
+pub(super) async fn run(cli: &Cli, app: &App, command: &LedgerCommand) -> Result<Exit, Failure> {
     let book = || app.book().map_err(not_recorded);
     match command {
         LedgerCommand::Verify(args) => {
             let directory = args.directory.clone().unwrap_or_else(|| app.settings.ledger.0.clone());
             let (trust, revoked, anchors) = (args.trust.clone(), args.revoked.clone(), args.anchors.clone());
-            super::verify::run(cli, app, &VerifyArgs { trust, revoked, anchors, paths: vec![directory] })
+            let configured_anchors = args.configured_anchors;
+            super::verify::run(cli, app, &VerifyArgs { trust, revoked, anchors, configured_anchors, paths: vec![directory] }).await
         }
         LedgerCommand::Show(args) => show(cli, &book()?, args),
         LedgerCommand::Checkpoint => {
@@ -26,6 +30,7 @@ pub(super) fn run(cli: &Cli, app: &App, command: &LedgerCommand) -> Result<Exit,
                 None => Err(empty(&book)),
             }
         }
+        LedgerCommand::Anchor(args) => anchor(cli, app, args).await,
         LedgerCommand::Prove(args) => {
             let book = book()?;
             let proof = book.ledger().prove(book.trust(), args.index).map_err(|e| not_recorded(e.into()))?;
@@ -38,6 +43,61 @@ pub(super) fn run(cli: &Cli, app: &App, command: &LedgerCommand) -> Result<Exit,
 fn empty(book: &Book<'_>) -> Failure {
     Failure::config(anyhow::anyhow!("no ledger is in {}", book.ledger().directory().display()))
         .with_advice("it begins with the first drill; or name the settings that say where it is: --config FILE")
+}
+
+async fn anchor(cli: &Cli, app: &App, args: &LedgerAnchorArgs) -> Result<Exit, Failure> {
+    let places: Vec<&AnchorPlace> =
+        app.settings.anchors.iter().filter(|place| args.name.as_ref().is_none_or(|name| place.name == *name)).collect();
+    if places.is_empty() {
+        let named: Vec<&str> = app.settings.anchors.iter().map(|place| place.name.as_str()).collect();
+        let what = match &args.name {
+            Some(name) => anyhow::anyhow!(
+                "no anchor is called `{name}`; there is {}",
+                if named.is_empty() { "none".into() } else { named.join(", ") }
+            ),
+            None => anyhow::anyhow!("no anchor is configured: whoever has the signing key can rewrite the ledger unnoticed"),
+        };
+        return Err(
+            Failure::config(what).with_advice("name a place in firedrill.toml: [[ledger.anchor]] name, and bucket, timestamp or directory")
+        );
+    }
+    let anchored = app.anchor(&places).await.map_err(not_recorded)?;
+    let Some(size) = anchored.size else { return Err(empty(&app.book().map_err(not_recorded)?)) };
+    if cli.json {
+        output::json(&json!({
+            "entries": size,
+            "carried": anchored.carried,
+            "failed": anchored.failed.iter().map(|(name, why)| json!({ "anchor": name, "why": Why(why).to_string() })).collect::<Vec<_>>(),
+        }))?;
+    } else if let Some(told) = told(&anchored) {
+        output::line(&told)?;
+    }
+    settled(anchored)
+}
+
+/// After drills: their ends are carried away. What does not get there is no success, whatever the drills came to.
+pub(super) async fn after_drills(cli: &Cli, app: &App) -> Result<Exit, Failure> {
+    let due = app.due_anchors(app.clock.now()).map_err(not_recorded)?;
+    let anchored = app.anchor(&due).await.map_err(not_recorded)?;
+    if !cli.quiet
+        && let Some(told) = told(&anchored)
+    {
+        say(&told);
+    }
+    settled(anchored)
+}
+
+fn told(anchored: &Anchored) -> Option<String> {
+    let size = anchored.size.filter(|_| !anchored.carried.is_empty())?;
+    Some(format!("anchored    the ledger's {size} entries: {}", anchored.carried.join(", ")))
+}
+
+fn settled(anchored: Anchored) -> Result<Exit, Failure> {
+    let failed = anchored.failed.len();
+    let Some((name, error)) = anchored.failed.into_iter().next() else { return Ok(Exit::Passed) };
+    let others = if failed > 1 { format!(", nor to {} more", failed - 1) } else { String::new() };
+    let (advice, what) = (error.advice(), format!("the ledger's checkpoint could not be carried to anchor {name}{others}"));
+    Err(Failure::new(Exit::NotRecorded, anyhow::Error::new(error).context(what)).with_advice(advice))
 }
 
 fn show(cli: &Cli, book: &Book<'_>, args: &LedgerShowArgs) -> Result<Exit, Failure> {

@@ -2,6 +2,7 @@
 //!
 //! Results go to stdout, everything else to stderr.
 
+mod archive;
 mod args;
 mod baseline;
 mod canary;
@@ -96,8 +97,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::State(command) => schedules::state(cli, &app, command),
             Command::Baseline(args) => baseline::run(cli, &app, args),
             Command::Canary(args) => canary::run(cli, &app, args),
-            Command::Verify(args) => verify::run(cli, &app, args),
-            Command::Ledger(command) => ledger::run(cli, &app, command),
+            Command::Verify(args) => verify::run(cli, &app, args).await,
+            Command::Ledger(command) => ledger::run(cli, &app, command).await,
+            Command::Archive(command) => archive::run(cli, &app, command).await,
             Command::Reap => reap::run(cli, &app).await,
             Command::Completions(_) | Command::Man(_) | Command::Schema(_) | Command::Samples(_) => Ok(Exit::Passed),
         }

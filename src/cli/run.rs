@@ -50,6 +50,10 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Fa
     if cli.json {
         output::json(&reports)?;
     }
+    // both are tried, whatever becomes of the first
+    let (archived, anchored) = (super::archive::after_drills(cli, app).await, super::ledger::after_drills(cli, app).await);
+    archived?;
+    anchored?;
     Ok(exit)
 }
 
@@ -80,6 +84,7 @@ pub(super) fn not_recorded(error: AppError) -> Failure {
         AppError::State { .. } => "give the runner a directory that this user can write: --state DIR, or [state] directory",
         AppError::Record(_) => "make room in the state directory; what the drill restored is destroyed",
         AppError::Seal { .. } => "make room in the evidence store, then run `firedrill reap`: it seals what is kept",
+        AppError::Archive(error) => error.advice(),
         AppError::Annex(_) => "check [evidence] annex_recipients: age or SSH public keys",
     };
     Failure::new(Exit::NotRecorded, anyhow::Error::new(error).context("evidence could not be recorded, so nothing is claimed"))

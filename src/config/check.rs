@@ -1,7 +1,7 @@
 //! Checks of restored databases, and the comparison with earlier drills: from their tables to valid ones.
 
 use super::check_file::{AdditionalWord, CheckTable, DatabaseTable, ReferenceTable};
-use super::scenario::Reader;
+use super::reader::Reader;
 use super::scenario_file::RegressionTable;
 use crate::domain::{
     BaselineSource, CanarySource, CheckKind, ContentAgainst, DatabaseRef, DrillId, IntegrityDepth, ReferenceSet, Regression, RestorePath,

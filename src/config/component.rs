@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::scenario::Reader;
+use super::reader::Reader;
 use super::scenario_file::{ComponentTable, RestoreTable, ScenarioFile};
 use crate::domain::{Component, RestoreStep, Source, Unlock};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::scenario::Reader;
+use super::reader::Reader;
 use super::scenario_file::RestoreTable;
 use crate::domain::{Ask, DefinedStep, Definition, LoadCommand, Place, ServiceProblem, Text};
 

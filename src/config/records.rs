@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check_file::CheckTable;
-use super::scenario::Reader;
+use super::reader::Reader;
 use crate::checks::is_fhir_type;
 use crate::domain::{CheckKind, Comparison, DicomFolder, DicomIndex, FhirStore, Hl7Archive, RestorePath};
 

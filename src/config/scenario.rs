@@ -1,24 +1,22 @@
 //! From a scenario's text to a valid scenario.
 
-use std::fmt::Display;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 
-use toml::Spanned;
 use toml::de::DeTable;
 
 use super::check_file::CheckTable;
 use super::component::is_service;
 use super::mistakes::{Collector, ConfigError};
+use super::reader::Reader;
 use super::scenario_file::{
-    AddressingWord, CriticalityWord, EgressWord, LockWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord, SelectTable,
-    SourceLimitsTable, SourceTable, UnlockTable,
+    CriticalityWord, EgressWord, RequireWord, RestoreTable, RightsWord, ScenarioFile, ScratchWord, SelectTable, SourceLimitsTable,
+    SourceTable, UnlockTable,
 };
 use super::schema;
 use crate::domain::{
-    Addressing, ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, DatabaseRef, EgressPolicy, FreshnessSource, LockMode,
-    LockRequirement, Objectives, Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, RightsPolicy, Scenario,
-    ScenarioName, ScratchKind, SecretRef, Selection, Source, SourceLimits, StorageLocation, TimeZone, Unlock,
+    ByteSize, CheckKind, CheckSpec, Comparison, Cpus, Criticality, DatabaseRef, EgressPolicy, FreshnessSource, LockRequirement, Objectives,
+    Period, PlanRef, PointPattern, Policy, Requirement, ResourceLimits, RestoreStep, RightsPolicy, Scenario, ScenarioName, ScratchKind,
+    Selection, Source, SourceLimits, StorageLocation, Unlock,
 };
 
 /// Reads a scenario file.
@@ -63,9 +61,9 @@ pub fn parse_scenario(text: &str, path: &Path, base: &Path) -> Result<Scenario, 
             return Err(mistakes.into_error(path, text));
         }
     };
-    let mut reader = Reader { document: &document, base, mistakes, repairs };
+    let mut reader = Reader::new(&document, base, mistakes, repairs);
     let scenario = reader.scenario(file, text);
-    let mistakes = reader.mistakes;
+    let mistakes = reader.into_mistakes();
     match scenario {
         Some(scenario) if mistakes.is_empty() => Ok(scenario),
         _ => Err(mistakes.into_error(path, text)),
@@ -84,74 +82,7 @@ fn requirement(word: &RequireWord) -> Requirement {
     }
 }
 
-pub(super) struct Reader<'a> {
-    document: &'a Spanned<DeTable<'a>>,
-    base: &'a Path,
-    mistakes: Collector,
-    repairs: Vec<schema::Repair>,
-}
-
 impl Reader<'_> {
-    pub(super) fn wrong(&mut self, at: &str, what: impl Into<String>, advice: impl Into<String>) {
-        self.note(at, what.into(), Some(advice.into()));
-    }
-
-    /// Notes a mistake, unless it is about something that only stands in for a mistake already noted.
-    fn note(&mut self, at: &str, what: String, advice: Option<String>) {
-        if !self.repairs.iter().any(|repair| repair.covers(at)) {
-            self.mistakes.add(schema::span_of(self.document, at), what, advice);
-        }
-    }
-
-    /// Parses one value; a mistake is noted and answered with `None`.
-    pub(super) fn parse<T: FromStr>(&mut self, at: &str, text: &str) -> Option<T>
-    where
-        T::Err: Display,
-    {
-        match text.parse() {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.note(at, error.to_string(), None);
-                None
-            }
-        }
-    }
-
-    pub(super) fn maybe<T: FromStr>(&mut self, at: &str, text: Option<&String>) -> Option<T>
-    where
-        T::Err: Display,
-    {
-        text.and_then(|text| self.parse(at, text))
-    }
-
-    pub(super) fn path(&self, text: &str) -> PathBuf {
-        self.base.join(text)
-    }
-
-    pub(super) fn secret(&mut self, at: &str, text: &str) -> Option<SecretRef> {
-        if let Some(path) = text.strip_prefix("file:") {
-            return Some(SecretRef::File(self.path(path)));
-        }
-        if let Some(name) = text.strip_prefix("env:") {
-            return Some(SecretRef::Env(name.to_owned()));
-        }
-        // the text may be the secret itself: it is not repeated
-        self.wrong(
-            at,
-            "this is not a reference to a secret",
-            "write \"file:PATH\" or \"env:NAME\"; a secret itself never stands in a scenario",
-        );
-        None
-    }
-
-    pub(super) fn zone(&mut self, at: &str, text: &str) -> Option<TimeZone> {
-        if jiff::tz::TimeZone::get(text).is_ok() {
-            return Some(TimeZone(text.to_owned()));
-        }
-        self.wrong(at, format!("there is no time zone `{text}`"), "use an IANA name, as \"America/Chicago\" or \"UTC\"");
-        None
-    }
-
     fn scenario(&mut self, file: ScenarioFile, text: &str) -> Option<Scenario> {
         let name: Option<ScenarioName> = self.parse("name", &file.name);
         if file.system.trim().is_empty() {
@@ -163,6 +94,7 @@ impl Reader<'_> {
             declared: self.maybe("objectives.declared", file.objectives.declared.as_ref()),
             skew: self.maybe("objectives.skew", file.objectives.skew.as_ref()),
         };
+        let plan_until = file.plan.as_ref().and_then(|plan| self.date("plan.until", plan.until.as_ref()));
         let schedule = file.schedule.as_ref().and_then(|table| self.schedule(table));
         let (source, unlock, components) = self.sources(&file);
         let limits = self.limits(&file);
@@ -177,7 +109,7 @@ impl Reader<'_> {
                 CriticalityWord::Moderate => Criticality::Moderate,
                 CriticalityWord::Low => Criticality::Low,
             },
-            plan: file.plan.map(|plan| PlanRef { id: plan.id, version: plan.version }),
+            plan: file.plan.map(|plan| PlanRef { id: plan.id, version: plan.version, until: plan_until }),
             objectives,
             schedule,
             source: source?,
@@ -249,32 +181,14 @@ impl Reader<'_> {
     pub(super) fn source(&mut self, at: &str, table: &SourceTable) -> Option<Source> {
         let location = self.location(at, &table.url);
         let local = matches!(location, Some(StorageLocation::File { .. }));
-        if let Some(endpoint) = &table.endpoint {
-            if local {
-                self.wrong(&format!("{at}.endpoint"), "a local directory has no endpoint", "remove `endpoint`, or use an s3:// url");
-            } else if endpoint.starts_with("http://") {
-                if !table.allow_http {
-                    self.wrong(
-                        &format!("{at}.endpoint"),
-                        "a plain http endpoint is neither private nor authenticated",
-                        "use https, or set `allow_http = true`: the report will say so",
-                    );
-                }
-            } else if !endpoint.starts_with("https://") {
-                self.wrong(&format!("{at}.endpoint"), "an endpoint begins with https://", "write it as \"https://s3.example.org\"");
-            }
-        }
+        self.endpoint(at, table.endpoint.as_deref(), table.allow_http, local);
         if let Some(pattern) = &table.points {
             let _: Option<PointPattern> = self.parse(&format!("{at}.points"), pattern);
         }
         let points_time_zone = table.points_time_zone.as_ref().and_then(|zone| self.zone(&format!("{at}.points_time_zone"), zone));
         let lock = table.policy.lock.as_ref().and_then(|lock| {
             let remaining = self.parse(&format!("{at}.policy.lock.remaining"), &lock.remaining)?;
-            let mode = match lock.mode {
-                LockWord::Governance => LockMode::Governance,
-                LockWord::Compliance => LockMode::Compliance,
-            };
-            Some(LockRequirement { mode, remaining })
+            Some(LockRequirement { mode: lock.mode.into(), remaining })
         });
         let rights = table.policy.rights.map(|RightsWord::ReadOnly| RightsPolicy::ReadOnly);
         if local && rights.is_some() {
@@ -292,10 +206,7 @@ impl Reader<'_> {
             allow_http: table.allow_http,
             ca_file: table.ca_file.as_ref().map(|p| self.path(p)),
             profile: table.profile.clone(),
-            addressing: match table.addressing {
-                AddressingWord::Path => Addressing::Path,
-                AddressingWord::VirtualHost => Addressing::VirtualHost,
-            },
+            addressing: table.addressing.into(),
             points: table.points.clone(),
             points_time_zone,
             look_back,
@@ -346,29 +257,6 @@ impl Reader<'_> {
                 None
             }
         }
-    }
-
-    fn location(&mut self, at: &str, url: &str) -> Option<StorageLocation> {
-        if let Some(rest) = url.strip_prefix("s3://") {
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            if bucket.is_empty() {
-                self.wrong(&format!("{at}.url"), "the bucket has no name", "write \"s3://bucket/prefix/\"");
-                return None;
-            }
-            // a prefix is a folder: `ehr` must never match `ehr-test`
-            let prefix = match prefix.trim_matches('/') {
-                "" => String::new(),
-                folder => format!("{folder}/"),
-            };
-            return Some(StorageLocation::S3 { bucket: bucket.to_owned(), prefix });
-        }
-        if let Some(path) = url.strip_prefix("file://").or_else(|| url.strip_prefix("file:")) {
-            return Some(StorageLocation::File { path: self.path(path) });
-        }
-        let known = url.starts_with("gs://") || url.starts_with("az://");
-        let what = if known { "this kind of storage is not built in yet" } else { "this is not a storage url" };
-        self.wrong(&format!("{at}.url"), what, "write \"s3://bucket/prefix/\" for S3-compatible storage or \"file:///directory/\"");
-        None
     }
 
     pub(super) fn unlock(&mut self, at: &str, table: &UnlockTable) -> Unlock {
@@ -451,7 +339,7 @@ impl Reader<'_> {
         let bare = sources().count() > 0 && sources().all(|source| source.points.is_some());
         for (index, table) in file.check.iter().enumerate() {
             let Some(check) = self.check(&format!("check.{index}"), table, bare) else { continue };
-            let stands_in = self.repairs.iter().any(|repair| repair.covers(&format!("check.{index}")));
+            let stands_in = self.stands_in(&format!("check.{index}"));
             if !stands_in && checks.iter().any(|other| other.name == check.name) {
                 self.wrong(
                     &format!("check.{index}"),

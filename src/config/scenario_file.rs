@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::check_file::CheckTable;
+use crate::domain::{Addressing, LockMode};
 
 /// A scenario: what to restore, how, with which checks and objectives.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -66,6 +67,8 @@ pub struct PlanTable {
     pub id: String,
     /// Version of the plan, as "3.2".
     pub version: String,
+    /// The last day on which this version is in force, as "2027-12-31": evidence is archived for so much longer.
+    pub until: Option<String>,
 }
 
 /// What is promised of a restore. An objective that is set and not measured makes a drill inconclusive.
@@ -169,6 +172,15 @@ pub enum AddressingWord {
     VirtualHost,
 }
 
+impl From<AddressingWord> for Addressing {
+    fn from(word: AddressingWord) -> Self {
+        match word {
+            AddressingWord::Path => Addressing::Path,
+            AddressingWord::VirtualHost => Addressing::VirtualHost,
+        }
+    }
+}
+
 /// What the stored objects must be.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -204,6 +216,15 @@ pub struct LockTable {
 pub enum LockWord {
     Governance,
     Compliance,
+}
+
+impl From<LockWord> for LockMode {
+    fn from(word: LockWord) -> Self {
+        match word {
+            LockWord::Governance => LockMode::Governance,
+            LockWord::Compliance => LockMode::Compliance,
+        }
+    }
 }
 
 /// What opens the backups.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::scenario::Reader;
+use super::reader::Reader;
 use crate::domain::{MissedPolicy, Retry, Schedule, Window};
 use crate::schedule::Crontab;
 

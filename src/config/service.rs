@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::component::is_word;
-use super::scenario::Reader;
+use super::reader::Reader;
 use super::scenario_file::{BinlogTargetTable, BinlogTargetValue, RestoreTable, SqliteMadeByWord, TargetTable, TargetValue};
 use crate::checks::Glob;
 use crate::domain::{

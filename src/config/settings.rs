@@ -7,8 +7,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::de::DeTable;
 
+use super::keeping::{AnchorTable, LockedBucketTable};
 use super::mistakes::{Collector, ConfigError};
+use super::reader::Reader;
 use super::schema;
+use crate::domain::{AnchorPlace, LockedBucket};
 use crate::storage::Environment;
 
 /// `firedrill.toml`.
@@ -49,6 +52,8 @@ pub struct EvidenceTable {
     /// age recipients of the annex that resolves pseudonyms; without any there is no annex.
     #[serde(default)]
     pub annex_recipients: Vec<String>,
+    /// Bucket with object lock to which all evidence is carried as well, and locked for as long as it must be kept.
+    pub archive: Option<LockedBucketTable>,
 }
 
 /// The log from which no drill can vanish.
@@ -59,6 +64,9 @@ pub struct LedgerTable {
     pub directory: Option<String>,
     /// Its name in all its checkpoints, as "clinic.example/firedrill"; made up when the log begins, by default.
     pub origin: Option<String>,
+    /// Places outside to which its checkpoints are carried: whoever changes the log afterwards is found out by any one of them.
+    #[serde(default)]
+    pub anchor: Vec<AnchorTable>,
 }
 
 /// Where scenarios are.
@@ -124,6 +132,10 @@ pub struct Settings {
     pub pseudonym_key: (PathBuf, Origin),
     /// age recipients of the annex.
     pub annex_recipients: Vec<String>,
+    /// Where evidence is archived; nowhere where there is none.
+    pub archive: Option<LockedBucket>,
+    /// Where checkpoints of the ledger are carried.
+    pub anchors: Vec<AnchorPlace>,
     /// Directory of the ledger.
     pub ledger: (PathBuf, Origin),
     /// The ledger's name; without one it is made up.
@@ -161,10 +173,8 @@ pub fn load_settings(overrides: &Overrides, environment: &Environment, working_d
             [working_directory.join("firedrill.toml"), PathBuf::from("/etc/firedrill/firedrill.toml")].into_iter().find(|p| p.is_file())
         }
     };
-    let (table, base) = match &file {
-        Some(path) => (read(path)?, path.parent().unwrap_or(working_directory).to_owned()),
-        None => (SettingsFile::default(), working_directory.to_owned()),
-    };
+    let base = file.as_ref().and_then(|path| path.parent()).unwrap_or(working_directory).to_owned();
+    let Read { file: table, archive, anchors } = file.as_ref().map(|path| read(path, &base)).transpose()?.unwrap_or_default();
     let origin = || file.clone().map_or(Origin::Default, Origin::File);
     let path = |text: &String| base.join(text.strip_prefix("file:").unwrap_or(text));
     let or = |value: Option<&String>, default: &str| match value {
@@ -202,6 +212,8 @@ pub fn load_settings(overrides: &Overrides, environment: &Environment, working_d
             None => (state.0.join("pseudonym.key"), Origin::Default),
         },
         annex_recipients: evidence.annex_recipients.clone(),
+        archive,
+        anchors,
         scenarios: or(table.scenarios.directory.as_ref(), "scenarios"),
         drills: table.serve.drills.map_or(2, |drills| usize::from(drills.get())),
         state,
@@ -233,7 +245,15 @@ fn state_directory(overrides: &Overrides, environment: &Environment, from_file: 
     }
 }
 
-fn read(path: &Path) -> Result<SettingsFile, ConfigError> {
+/// A file that was read, and the values in it that may be wrong in themselves.
+#[derive(Default)]
+struct Read {
+    file: SettingsFile,
+    archive: Option<LockedBucket>,
+    anchors: Vec<AnchorPlace>,
+}
+
+fn read(path: &Path, base: &Path) -> Result<Read, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let mut mistakes = Collector::default();
     let (document, syntax) = DeTable::parse_recoverable(&text);
@@ -243,12 +263,19 @@ fn read(path: &Path) -> Result<SettingsFile, ConfigError> {
     if mistakes.is_empty() {
         schema::check(&super::settings_schema(), &document, &mut mistakes);
     }
-    match toml::from_str(&text) {
-        Ok(file) if mistakes.is_empty() => Ok(file),
-        Err(error) if mistakes.is_empty() => {
-            mistakes.add(error.span().unwrap_or(0..0), error.message().to_owned(), None);
-            Err(mistakes.into_error(path, &text))
-        }
-        _ => Err(mistakes.into_error(path, &text)),
+    if !mistakes.is_empty() {
+        return Err(mistakes.into_error(path, &text));
     }
+    let file: SettingsFile = match toml::from_str(&text) {
+        Ok(file) => file,
+        Err(error) => {
+            mistakes.add(error.span().unwrap_or(0..0), error.message().to_owned(), None);
+            return Err(mistakes.into_error(path, &text));
+        }
+    };
+    let mut reader = Reader::new(&document, base, mistakes, Vec::new());
+    let archive = file.evidence.archive.as_ref().and_then(|table| reader.locked_bucket("evidence.archive", table));
+    let anchors = reader.anchors("ledger.anchor", &file.ledger.anchor);
+    let mistakes = reader.into_mistakes();
+    if mistakes.is_empty() { Ok(Read { file, archive, anchors }) } else { Err(mistakes.into_error(path, &text)) }
 }

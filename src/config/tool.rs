@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::scenario::Reader;
+use super::reader::Reader;
 use super::scenario_file::{ReadsWord, RestoreTable, SnapshotsTable, WritesWord};
 use crate::domain::{OWN_PLACES, Placeholder, Snapshots, Template, ToolReads, ToolStep, ToolWrites};
 

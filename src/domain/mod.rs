@@ -14,6 +14,7 @@ mod digest;
 mod egress;
 mod event;
 mod finding;
+mod keeping;
 mod lock;
 mod lsn;
 mod mariadb;
@@ -56,6 +57,7 @@ pub use event::{
     SelectedPoint, Trigger,
 };
 pub use finding::{Cause, Finding, FindingKind, Severity};
+pub use keeping::{ANCHORED_EVERY, AccessKey, AnchorKind, AnchorPlace, LockedBucket, RETENTION, keep_until};
 pub use lock::{LockFacts, LockMode, LockState, LockVerdict, judge};
 pub use lsn::{Lsn, LsnError};
 pub use mariadb::{BinaryLogs, MariaDbBackup, MariaDbStep};

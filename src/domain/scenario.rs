@@ -87,6 +87,10 @@ pub struct PlanRef {
     pub id: String,
     /// Its version.
     pub version: String,
+    /// The last day on which this version is in force, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "runner", schemars(with = "Option<String>", extend("format" = "date")))]
+    pub until: Option<jiff::civil::Date>,
 }
 
 /// An IANA time zone name that exists, as `America/Chicago`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::ledger::{self, Anchor, VerifiedLedger};
-use super::{Attestation, KeyCustody, Refused, TrustError, TrustFile, verify};
+use super::{Attestation, KeyCustody, Refused, TrustFile, verify};
 use crate::domain::{Met, Verdict};
 
 /// Arguments of a verification.
@@ -41,12 +41,12 @@ pub enum Outcome {
     Usage = 2,
 }
 
-/// Verifies and writes the answer to `out`, complaints to `err`.
+/// Verifies and writes the answer to `out`, complaints to `err`. Ledgers are held to the checkpoints in `kept` as well.
 ///
 /// # Errors
 /// Where `out` or `err` cannot be written.
-pub fn run(args: &VerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Outcome> {
-    let trust = match load(args) {
+pub fn run(args: &VerifyArgs, kept: &[Anchor], out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Outcome> {
+    let trust = match TrustFile::load_with(&args.trust, args.revoked.as_deref()) {
         Ok(trust) => trust,
         Err(error) => {
             writeln!(err, "error: {error}")?;
@@ -57,10 +57,10 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
             return Ok(Outcome::Usage);
         }
     };
-    let mut anchors = Vec::new();
+    let mut anchors = kept.to_vec();
     for path in &args.anchors {
         match std::fs::read(path) {
-            Ok(bytes) => anchors.push(Anchor { name: plain(&path.to_string_lossy()), bytes }),
+            Ok(bytes) => anchors.push(Anchor { name: plain(&path.to_string_lossy()), bytes, seen_at: None }),
             Err(error) => {
                 writeln!(
                     err,
@@ -96,14 +96,6 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
     let something = !results.is_empty() || !ledgers.is_empty();
     let trusted = results.iter().all(Result::is_ok) && ledgers.iter().all(VerifiedLedger::is_trusted);
     Ok(if something && trusted { Outcome::Trusted } else { Outcome::Refused })
-}
-
-fn load(args: &VerifyArgs) -> Result<TrustFile, TrustError> {
-    let trust = TrustFile::load(&args.trust)?;
-    match &args.revoked {
-        Some(path) => trust.with_revoked(path),
-        None => Ok(trust),
-    }
 }
 
 fn write_trusted(out: &mut dyn Write, attestation: &Attestation) -> io::Result<()> {

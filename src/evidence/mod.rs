@@ -47,9 +47,9 @@ pub use statement::{
     statement,
 };
 pub use store::check_writable;
-pub use sums::Sums;
+pub use sums::{Sums, sha256};
 pub use trust::{Distrust, TrustError, TrustFile, TrustedKey};
-pub use verify::{Attestation, Refusal, Refused, ledgers_below, verify};
+pub use verify::{Attestation, Refusal, Refused, ledgers_below, reports_below, verify};
 
 /// Names of the files of one drill's evidence.
 pub mod names {

@@ -9,7 +9,7 @@ use super::{EvidenceError, Refusal, names};
 use crate::domain::{Blake3, Sha256};
 
 /// SHA-256 of bytes in memory.
-pub(super) fn sha256(bytes: &[u8]) -> Sha256 {
+pub fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256(sha2::Sha256::digest(bytes).into())
 }
 

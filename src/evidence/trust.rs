@@ -101,6 +101,18 @@ impl TrustFile {
         Self::parse(&read(path)?)
     }
 
+    /// Reads it, and with it the keys that no longer count.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn load_with(path: &Path, revoked: Option<&Path>) -> Result<Self, TrustError> {
+        let trust = Self::load(path)?;
+        match revoked {
+            Some(revoked) => trust.with_revoked(revoked),
+            None => Ok(trust),
+        }
+    }
+
     /// Reads its text. Keys of other kinds than Ed25519 sign no evidence and are passed over.
     ///
     /// # Errors

@@ -193,6 +193,18 @@ pub fn ledgers_below(paths: &[PathBuf]) -> Vec<PathBuf> {
     found.ledgers
 }
 
+/// Directories of reports at or below `path`, oldest first: their ids begin with the time.
+///
+/// # Errors
+/// Where a directory cannot be read. That there are none is no error.
+pub fn reports_below(path: &Path) -> Result<Vec<PathBuf>, Refusal> {
+    let mut found = Found::default();
+    match find(path, 0, &mut found) {
+        Ok(()) | Err(Refusal::NothingHere) => Ok(found.reports),
+        Err(other) => Err(other),
+    }
+}
+
 #[derive(Default)]
 struct Found {
     reports: Vec<PathBuf>,

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{SetWriter, Written};
 use crate::codec::manifest::{MANIFEST, SIGNATURE};
 use crate::domain::{LockMode, Timestamp};
-use crate::storage::{BucketLock, BucketWriter, Environment, Head, Now, PartTag, Settings, StorageError, Upload};
+use crate::storage::{BucketWriter, Environment, Head, Now, PartTag, Settings, StorageError, Upload};
 
 /// Uploads of parts that are under way at the same time.
 const IN_FLIGHT: usize = 3;
@@ -105,13 +105,7 @@ impl S3SetWriter {
                 return Err(StorageError::AlreadyExists);
             }
             if lock.is_some() {
-                match storage.bucket().lock_configuration().await? {
-                    BucketLock::Enabled { .. } | BucketLock::NotVisible => {}
-                    BucketLock::Disabled => return Err(StorageError::LockNotKept { why: "the bucket has no object lock".into() }),
-                    BucketLock::NotSupported => {
-                        return Err(StorageError::LockNotKept { why: "it does not know object lock".into() });
-                    }
-                }
+                storage.can_lock().await?;
             }
             Ok(())
         })?;

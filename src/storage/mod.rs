@@ -1,7 +1,7 @@
 //! Connections to object storage: S3-compatible servers and local directories.
 //!
-//! Two rooms use this one: `vault`, which shows backups strictly read-only, and `seal`, the only writer. So reading and
-//! writing are separate types here: [`Bucket`] and [`Directory`] read, [`BucketWriter`] writes, and nothing turns the
+//! `vault` shows backups strictly read-only through this room; `seal` writes backups, and `archive` what must be kept. So reading
+//! and writing are separate types here: [`Bucket`] and [`Directory`] read, [`BucketWriter`] writes, and nothing turns the
 //! first into the second. Times and settings come from outside; no environment variable is read here.
 
 mod bucket;
@@ -11,6 +11,7 @@ mod directory;
 mod error;
 mod http;
 mod locks;
+mod post;
 #[cfg(feature = "aws-profiles")]
 mod profile;
 mod refusal;
@@ -33,12 +34,13 @@ pub use directory::{Directory, LocalFile};
 pub use error::{Source as ErrorSource, StorageError};
 pub use http::HeaderFacts;
 pub use locks::{BucketLock, Retention, Versioning, lock_state};
+pub use post::post;
 pub use retry::{Failure, Patience};
 pub use rights::RightsProbe;
 pub use versions::{StoredVersion, VersionKind, VersionMark, VersionPage, VersionsAsk};
 pub use writer::{BucketWriter, PartTag, Upload};
 
-use crate::domain::{Addressing, ObjectRef, Source, Timestamp};
+use crate::domain::{Addressing, LockedBucket, ObjectRef, Source, Timestamp};
 
 /// Tells wall time, for clock offsets and messages. `clock` has the real one.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -52,6 +54,14 @@ impl Environment {
     pub fn new(vars: impl IntoIterator<Item = (String, String)>) -> Self {
         Self(vars.into_iter().collect())
     }
+    /// The same with this access key, whatever key it had.
+    pub fn with_key(&self, id: String, secret: String) -> Self {
+        let mut variables = self.0.clone();
+        // a session's token belongs to another key
+        variables.remove("AWS_SESSION_TOKEN");
+        variables.extend([("AWS_ACCESS_KEY_ID".to_owned(), id), ("AWS_SECRET_ACCESS_KEY".to_owned(), secret)]);
+        Self(variables)
+    }
     /// The value of `name`; empty counts as absent, as the AWS tools have it.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
@@ -63,6 +73,21 @@ impl fmt::Debug for Environment {
         let mut names: Vec<_> = self.0.keys().filter(|k| k.starts_with("AWS_")).collect();
         names.sort();
         write!(f, "Environment({names:?})")
+    }
+}
+
+impl From<&LockedBucket> for Settings {
+    fn from(place: &LockedBucket) -> Self {
+        Self {
+            endpoint: place.endpoint.clone(),
+            region: place.region.clone(),
+            allow_http: place.allow_http,
+            ca_file: place.ca_file.clone(),
+            profile: place.profile.clone(),
+            addressing: place.addressing,
+            proxy: None,
+            tuning: Tuning::default(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writing to a bucket: for `seal` alone. There is no delete here either; an upload that was begun can be given up.
+//! Writing to a bucket: for `seal` and `archive` alone. There is no delete here either; an upload that was begun can be given up.
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -6,10 +6,13 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::bucket::{Bucket, Call, Head};
 use super::error::StorageError;
-use super::locks::{Retention, lock_mode};
+use super::locks::{BucketLock, Retention, lock_mode};
 use super::retry::{Failure, Patience};
 use super::{Depth, Environment, Now, Settings, xml};
 use crate::domain::{LockMode, Timestamp};
+
+/// What is larger goes in parts.
+const PART: usize = 16 << 20;
 
 /// A bucket that may be written to.
 #[derive(Debug, Clone)]
@@ -53,6 +56,50 @@ impl BucketWriter {
         let mut found = false;
         self.bucket.list(prefix, Depth::OneLevel, &mut |page| found |= !page.is_empty()).await?;
         Ok(found)
+    }
+
+    /// Whether what is written can be locked at all; asked before a byte is sent.
+    ///
+    /// # Errors
+    /// [`StorageError::LockNotKept`]; others.
+    pub async fn can_lock(&self) -> Result<(), StorageError> {
+        let why = match self.bucket.lock_configuration().await? {
+            BucketLock::Enabled { .. } | BucketLock::NotVisible => return Ok(()),
+            BucketLock::Disabled => "the bucket has no object lock",
+            BucketLock::NotSupported => "it does not know object lock",
+        };
+        Err(StorageError::LockNotKept { why: why.into() })
+    }
+
+    /// Stores an object of any size that is in memory, under a name that must be free.
+    ///
+    /// # Errors
+    /// As [`BucketWriter::put_new`].
+    pub async fn store_new(&self, key: &str, body: Bytes) -> Result<Head, StorageError> {
+        if body.len() <= PART {
+            return self.put_new(key, body).await;
+        }
+        match self.bucket.head(key, None).await {
+            Err(StorageError::NoSuchObject) => {}
+            Ok(_) => return Err(StorageError::AlreadyExists),
+            Err(other) => return Err(other),
+        }
+        let upload = self.begin(key).await?;
+        let stored = self.store_parts(&upload, &body).await;
+        if stored.is_err() {
+            // the error that led here is the one to tell; a lifecycle rule sweeps up what remains
+            let _ = self.abort(&upload).await;
+        }
+        stored
+    }
+
+    async fn store_parts(&self, upload: &Upload, body: &Bytes) -> Result<Head, StorageError> {
+        let mut tags = Vec::new();
+        for start in (0..body.len()).step_by(PART) {
+            let part = body.slice(start..body.len().min(start + PART));
+            tags.push(self.put_part(upload, tags.len() + 1, part).await?);
+        }
+        self.complete(upload, &tags, body.len() as u64).await
     }
 
     /// Stores a small object under a name that must be free. Where the answer to a try is lost, the object is looked for

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use firedrill::config::{ConfigError, Mistakes, Origin, Overrides, load_settings, parse_scenario, scenario_schema, settings_schema};
-use firedrill::domain::{BaselineSource, CheckKind, LockMode, Period, Sample, Scenario, ScratchKind, SecretRef, StorageLocation};
+use firedrill::domain::{
+    AnchorKind, BaselineSource, CheckKind, LockMode, Period, RETENTION, Sample, Scenario, ScratchKind, SecretRef, StorageLocation,
+};
 use firedrill::storage::Environment;
 
 const FULL: &str = r#"
@@ -312,4 +314,42 @@ fn mistakes_in_settings_are_told_and_a_named_file_must_exist() {
     assert_eq!(mistakes.list.len(), 2, "{mistakes}");
     let named = Overrides { config: Some("absent.toml".into()), ..Overrides::default() };
     assert!(matches!(load_settings(&named, &Environment::default(), home.path()), Err(ConfigError::Unreadable { .. })));
+}
+
+#[test]
+fn places_outside_are_read_and_their_mistakes_are_told() {
+    let home = tempfile::tempdir().unwrap();
+    let load = |text: &str| {
+        std::fs::write(home.path().join("firedrill.toml"), text).unwrap();
+        load_settings(&Overrides::default(), &Environment::default(), home.path())
+    };
+    let good = load(
+        "[evidence]\narchive = { url = \"s3://safe/firedrill\", access_key_id = \"env:ID\", secret_access_key = \"file:secret\" }\n\
+         [[ledger.anchor]]\nname = \"other-account\"\nbucket = { url = \"s3://other\", mode = \"governance\", retention = \"30d\" }\n\
+         [[ledger.anchor]]\nname = \"authority\"\nevery = \"7d\"\ntimestamp = { url = \"http://tsa.example\", ca = \"tsa.pem\" }\n\
+         [[ledger.anchor]]\nname = \"stick\"\ndirectory = \"stick\"\n",
+    )
+    .unwrap();
+    let archive = good.archive.unwrap();
+    assert_eq!((archive.prefix.as_str(), archive.mode, archive.retention), ("firedrill/", LockMode::Compliance, RETENTION));
+    assert_eq!(archive.key.unwrap().secret, SecretRef::File(home.path().join("secret")));
+    let kinds: Vec<&AnchorKind> = good.anchors.iter().map(|place| &place.kind).collect();
+    assert!(matches!(kinds[..], [AnchorKind::Bucket(_), AnchorKind::Timestamp { .. }, AnchorKind::Directory(_)]));
+    let anchor = |keys: &str| format!("[[ledger.anchor]]\nname = \"a\"\n{keys}\n");
+    for (text, what) in [
+        ("[evidence.archive]\nurl = \"file:x\"".to_owned(), "a directory has no object lock"),
+        ("[evidence.archive]\nurl = \"s3://x\"\nendpoint = \"http://x\"".to_owned(), "plain http"),
+        ("[evidence.archive]\nurl = \"s3://x\"\naccess_key_id = \"env:X\"".to_owned(), "one of them is missing"),
+        ("[evidence.archive]\nurl = \"s3://x\"\naccess_key_id = \"AKIA\"\nsecret_access_key = \"env:X\"".to_owned(), "not a reference"),
+        ("[evidence.archive]\nurl = \"s3://x\"\nretention = \"0s\"".to_owned(), "no time at all"),
+        ("[evidence.archive]\nurl = \"s3://x\"\nretention = \"long\"".to_owned(), "not a length of time"),
+        (anchor(""), "an anchor is one of"),
+        (anchor("directory = \"x\"\nbucket = { url = \"s3://x\" }"), "an anchor is one of"),
+        (anchor("timestamp = { url = \"tsa.example\", ca = \"x\" }"), "this is no url"),
+        (anchor("directory = \"x\"") + &anchor("directory = \"y\""), "cannot name an anchor"),
+        (anchor("directory = \"x\"").replace("\"a\"", "\"../a\""), "cannot name an anchor"),
+    ] {
+        let Err(ConfigError::Mistakes(mistakes)) = load(&text) else { panic!("taken: {text}") };
+        assert!(mistakes.list.iter().any(|m| m.what.contains(what)), "{what} in\n{mistakes}");
+    }
 }

@@ -17,6 +17,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("checks", &["domain", "tree", "sandbox"]),
     ("seal", &["domain", "codec", "storage", "tree"]),
     ("evidence", &["domain"]),
+    ("archive", &["domain", "storage", "evidence"]),
     ("report", &["domain", "evidence"]),
     ("drill", &["domain", "clock", "codec", "tree", "vault", "sandbox", "restore", "checks", "evidence"]),
     ("schedule", &["domain", "clock", "evidence", "drill"]),
@@ -25,15 +26,15 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "domain", "clock", "codec", "storage", "vault", "sandbox", "restore", "checks", "seal", "evidence", "report", "drill",
-            "schedule", "state", "config", "app",
+            "domain", "clock", "codec", "storage", "vault", "sandbox", "restore", "checks", "seal", "evidence", "archive", "report",
+            "drill", "schedule", "state", "config", "app",
         ],
     ),
     (
         "app",
         &[
-            "domain", "clock", "codec", "storage", "vault", "sandbox", "restore", "checks", "seal", "evidence", "report", "drill",
-            "schedule", "state", "config",
+            "domain", "clock", "codec", "storage", "vault", "sandbox", "restore", "checks", "seal", "evidence", "archive", "report",
+            "drill", "schedule", "state", "config",
         ],
     ),
 ];

@@ -1,8 +1,11 @@
 //! The integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
+mod anchors;
+mod archive;
 mod as_of;
 mod auditor;
+mod authority;
 mod cli;
 mod codec;
 mod config;
@@ -34,6 +37,7 @@ mod sealed;
 mod sealed_support;
 mod serve;
 mod servers;
+mod timestamps;
 mod tools;
 mod vault;
 mod vault_access;

@@ -55,7 +55,7 @@ pub fn started() -> DrillEventKind {
             scenario: "ehr".parse().expect("a valid name"),
             system: "Electronic health records".into(),
             criticality: Criticality::Critical,
-            plan: Some(PlanRef { id: "CP-014".into(), version: "3.2".into() }),
+            plan: Some(PlanRef { id: "CP-014".into(), version: "3.2".into(), until: None }),
             scenario_sha256: Sha256([0x5c; 32]),
             scenario_blake3: Blake3([0x5b; 32]),
             objectives: Objectives {

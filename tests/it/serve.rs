@@ -424,3 +424,20 @@ fn a_daemon_that_is_told_to_end_ends_its_drills_in_order() {
     every_drill_ended(&home, &home.ledger());
     assert_eq!(sandboxes(&home), 0);
 }
+
+#[test]
+fn the_daemon_carries_the_ledger_to_its_anchors() {
+    let home = Home::new();
+    home.bare_tree();
+    home.named_scenario("records", &every(2));
+    fs::create_dir(home.path("elsewhere")).unwrap();
+    home.write("firedrill.toml", "[[ledger.anchor]]\nname = \"elsewhere\"\ndirectory = \"elsewhere\"\n");
+    let daemon = home.serve();
+    home.until("it is drilled", || !home.stand("records")["last"].is_null());
+    daemon.stop();
+    let daemon = home.serve();
+    home.until("the ledger is anchored", || !home.of_kind("anchored").is_empty());
+    daemon.stop();
+    assert!(fs::read_dir(home.path("elsewhere")).unwrap().count() > 0);
+    home.fire(&["ledger", "verify", "--anchors", "--trust", "evidence/allowed_signers"]).exits(0);
+}

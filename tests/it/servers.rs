@@ -118,6 +118,15 @@ impl Ceph {
         (headers, text)
     }
 
+    /// Keys and versions of everything in a bucket, delete markers left out.
+    pub async fn versions(&self, bucket: &str) -> Vec<(String, String)> {
+        let (_, text) = self.ok(Method::GET, &format!("{bucket}?versions="), &[], "").await;
+        let field = |part: &str, name: &str| {
+            part.split(&format!("<{name}>")).nth(1).unwrap().split(&format!("</{name}>")).next().unwrap().to_owned()
+        };
+        text.split("<Version>").skip(1).map(|part| (field(part, "Key"), field(part, "VersionId"))).collect()
+    }
+
     /// A fresh bucket.
     pub async fn bucket(&self, locked: Locking) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);

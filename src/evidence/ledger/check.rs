@@ -58,6 +58,8 @@ pub struct Anchor {
     pub name: String,
     /// The checkpoint's bytes.
     pub bytes: Vec<u8>,
+    /// When somebody whom one trusts saw it; none where nobody says.
+    pub seen_at: Option<Timestamp>,
 }
 
 /// What a ledger says of one drill.
@@ -89,6 +91,18 @@ pub enum LedgerRemark {
     /// Entries after the last checkpoint.
     #[error("{0} bytes after the last checkpoint were never committed")]
     NotCommitted(u64),
+    /// What was seen at one time says another.
+    #[error("{what} was seen on {}, and the last of the {covered} entries that it covers says {}", seen.to_human(), said.to_human())]
+    SeenAtAnotherTime {
+        /// Which checkpoint.
+        what: String,
+        /// Entries that it covers.
+        covered: u64,
+        /// When it was seen.
+        seen: Timestamp,
+        /// When its last entry was made, by itself.
+        said: Timestamp,
+    },
     /// The clock went back.
     #[error("entry {index} is earlier than the one before it: the host's clock was set back")]
     ClockSetBack {
@@ -96,6 +110,9 @@ pub enum LedgerRemark {
         index: u64,
     },
 }
+
+/// Seconds by which entries and whoever saw them may differ: anchors are carried away every day.
+const SEEN_WITHIN: i64 = 2 * 86_400;
 
 /// A ledger whose every entry was read.
 #[derive(Debug, Clone)]
@@ -121,11 +138,15 @@ pub struct Examined {
 pub fn examine(directory: &Path, trust: &TrustFile, anchors: &[Anchor]) -> Result<Examined, LedgerRefusal> {
     let checkpoint = read_checkpoint(directory, trust)?.ok_or(LedgerRefusal::NothingHere)?;
     let mut held = vec![("the checkpoint".to_owned(), checkpoint.clone())];
+    let mut seen: BTreeMap<u64, Vec<(&str, Timestamp)>> = BTreeMap::new();
     for anchor in anchors {
         let kept = Checkpoint::open(&anchor.bytes, trust, &anchor.name)?;
         if kept.origin != checkpoint.origin {
             let (found, expected) = (kept.origin, checkpoint.origin);
             return Err(LedgerRefusal::OtherLog { what: anchor.name.clone(), found, expected });
+        }
+        if let Some(at) = anchor.seen_at {
+            seen.entry(kept.size).or_default().push((&anchor.name, at));
         }
         held.push((anchor.name.clone(), kept));
     }
@@ -141,6 +162,9 @@ pub fn examine(directory: &Path, trust: &TrustFile, anchors: &[Anchor]) -> Resul
         bytes += line.len() as u64 + 1;
         tree.push(index, &line).map_err(unreadable)?;
         story.take(index, &line, &checkpoint.origin);
+        for (what, at) in seen.remove(&(index + 1)).unwrap_or_default() {
+            story.seen(what, index + 1, at);
+        }
     }
     for (what, kept) in &held {
         if kept.size > checkpoint.size {
@@ -183,6 +207,15 @@ impl Story {
     fn take(&mut self, index: u64, line: &[u8], origin: &str) {
         if self.wrong.is_none() {
             self.wrong = read_entry(index, line).and_then(|entry| self.tell(entry, origin)).err();
+        }
+    }
+
+    /// Holds the time of the last entry to when its checkpoint was seen.
+    fn seen(&mut self, what: &str, covered: u64, seen: Timestamp) {
+        if let Some((_, said)) = self.span
+            && seen.seconds_since(said).abs() > SEEN_WITHIN
+        {
+            self.remarks.push(LedgerRemark::SeenAtAnotherTime { what: what.to_owned(), covered, seen, said });
         }
     }
 
@@ -298,7 +331,7 @@ pub fn verify_ledgers(
             results.iter().filter_map(|result| Some(result.as_ref().err()?.path.file_name()?.to_string_lossy().into_owned())).collect();
         let kept = evidence.iter().filter_map(|attestation| {
             let name = format!("the checkpoint in report {}", attestation.report().report_id);
-            Some(Anchor { name, bytes: attestation.entered()?.as_bytes().to_vec() })
+            Some(Anchor { name, bytes: attestation.entered()?.as_bytes().to_vec(), seen_at: None })
         });
         let anchors: Vec<Anchor> = anchors.iter().cloned().chain(kept).collect();
         let examined = examine(&directory, trust, &anchors);

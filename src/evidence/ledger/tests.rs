@@ -84,7 +84,7 @@ impl Fixture {
     }
 
     fn anchor(&self) -> Anchor {
-        Anchor { name: "the copy in the safe".into(), bytes: fs::read(self.file(names::CHECKPOINT)).unwrap() }
+        Anchor { name: "the copy in the safe".into(), bytes: fs::read(self.file(names::CHECKPOINT)).unwrap(), seen_at: None }
     }
 
     fn examine(&self, anchors: &[Anchor]) -> Result<Examined, LedgerRefusal> {
@@ -211,8 +211,26 @@ fn an_anchor_tells_a_log_that_was_shortened_forked_or_replaced_with_the_key() {
     let kept = honest.anchor();
     honest.enter(60, started(8));
     assert_eq!(honest.examine(&[kept]).unwrap().anchors, 1, "an older checkpoint of the same log agrees");
-    let forged = Anchor { name: "a forged one".into(), bytes: b"clinic.example/firedrill\n0\nAAAA\n\n".to_vec() };
+    let forged = Anchor { name: "a forged one".into(), bytes: b"clinic.example/firedrill\n0\nAAAA\n\n".to_vec(), seen_at: None };
     assert!(matches!(honest.refused(&[forged]), LedgerRefusal::NoCheckpoint { .. }));
+}
+
+/// A log that was written anew and carried away again is whole; what it says of its own times is not what others saw.
+#[test]
+fn times_that_are_far_from_when_others_saw_them_are_told() {
+    let fixture = Fixture::with(3);
+    let seen = |seconds: i64| {
+        let anchor = Anchor { seen_at: Some(at(seconds)), ..fixture.anchor() };
+        fixture.examine(&[anchor]).unwrap().remarks
+    };
+    let said = fixture.examine(&[]).unwrap().span.unwrap().1;
+    let day = 86_400;
+    let of = |seconds: i64| seen(seconds + said.seconds_since(at(0)));
+    assert!(of(day).is_empty() && of(-day).is_empty(), "carried away within a day");
+    for far in [3 * day, -3 * day] {
+        let [LedgerRemark::SeenAtAnotherTime { covered: 7, said: told, .. }] = of(far)[..] else { panic!("{far}: {:?}", of(far)) };
+        assert_eq!(told, said);
+    }
 }
 
 #[test]

@@ -172,6 +172,7 @@ fn context(report: &Report) -> Vec<String> {
     let plan = &report.plan;
     let mut parts = vec![format!("scenario {}", plan.scenario), format!("criticality {}", plan.criticality)];
     parts.extend(plan.plan.as_ref().map(|p| format!("contingency plan {}, version {}", p.id, p.version)));
+    parts.extend(plan.plan.as_ref().and_then(|p| p.until).map(|until| format!("in force until {until}")));
     parts.extend(report.issuer.organisation.clone());
     parts
 }

@@ -166,9 +166,33 @@ const LIES: &[(u32, &str, &[&str])] = &[
     (34, "the same as a pass", &["an_inconclusive_drill_is_shown_as_passed_nowhere"]),
     (36, "a freshness gauge frozen for months on healthy systems", &["a_source_that_stopped_being_backed_up_fails_on_rpo_from_content"]),
     (40, "a verifier that prints SIGNED on a changed report", &["a_changed_report_is_refused_even_with_its_sums_made_right"]),
-    (41, "one failed drill deleted from the history, a green re-run kept", &["a_failed_drill_that_is_deleted_leaves_a_gap_that_is_seen"]),
-    (42, "the whole chain replaced by another one", &["a_log_that_was_replaced_is_seen_from_any_report_or_checkpoint_kept_elsewhere"]),
-    (44, "object-lock flags dropped on part of the objects", &["one_unlocked_object_among_those_that_the_restore_touched_fails"]),
+    (
+        41,
+        "one failed drill deleted from the history, a green re-run kept",
+        &[
+            "a_failed_drill_that_is_deleted_leaves_a_gap_that_is_seen",
+            "a_log_that_was_replaced_shortened_or_forked_with_the_key_is_told_by_any_one_anchor",
+        ],
+    ),
+    (
+        42,
+        "the whole chain replaced by another one",
+        &[
+            "a_log_that_was_replaced_is_seen_from_any_report_or_checkpoint_kept_elsewhere",
+            "a_log_that_was_replaced_shortened_or_forked_with_the_key_is_told_by_any_one_anchor",
+            "what_a_bucket_locks_cannot_be_hidden_or_outnumbered",
+        ],
+    ),
+    (
+        43,
+        "evidence deleted by a history limit of 10",
+        &["what_is_archived_outlives_whoever_deletes_or_overwrites", "a_store_that_is_away_loses_nothing"],
+    ),
+    (
+        44,
+        "object-lock flags dropped on part of the objects, or on evidence itself",
+        &["one_unlocked_object_among_those_that_the_restore_touched_fails", "a_store_that_lies_is_found_out"],
+    ),
     (45, "immutable because the bucket's setting says so", &["a_version_whose_lock_ends_tomorrow_fails_whatever_the_bucket_says"]),
     (
         46,
