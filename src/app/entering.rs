@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use super::{App, AppError, LoadedSigner};
-use crate::domain::{DrillId, Plan, Sha256};
+use crate::domain::{DrillId, Plan};
 use crate::evidence::ledger::{Entry, EntryKind, Ledger, LedgerError, Proof};
-use crate::evidence::{EvidenceError, Report, TrustFile, names};
+use crate::evidence::{EvidenceError, Report, TrustFile, names, sha256};
 
 /// The ledger, and whoever signs what is entered.
 pub struct Book<'a> {
@@ -67,8 +67,7 @@ impl Book<'_> {
             AppError::from(LedgerError::from(source))
         };
         let report: Report = serde_json::from_slice(&read(names::REPORT)?).map_err(unreadable)?;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &read(names::SUMS)?);
-        let sums_sha256 = Sha256(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"));
+        let sums_sha256 = sha256(&read(names::SUMS)?);
         self.enter(vec![EntryKind::DrillFinished { drill: drill.clone(), verdict: report.verdict, sums_sha256 }])?;
         Ok(())
     }

@@ -41,7 +41,7 @@ use crate::drill::{self, Listener, Looked, Order, RecordError, Recorder, Service
 use crate::evidence::ledger::LedgerError;
 use crate::evidence::{
     Annex, EvidenceError, Issuer, Journal, KeyCustody, Pseudonymizer, Report, SealedEvidence, Signer, SignerKey, attachment,
-    check_writable, names, seal_evidence,
+    check_writable, names, seal_evidence, sha256,
 };
 use crate::restore::Progress;
 use crate::sandbox::{Isolation, SwapPolicy};
@@ -450,12 +450,6 @@ fn own_digest() -> Option<Sha256> {
     crate::codec::sha256(File::open("/proc/self/exe").ok()?).ok()
 }
 
-/// SHA-256 of a scenario's file, as it was read.
-fn sha256_of(scenario: &Scenario) -> Sha256 {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, scenario.text.as_bytes());
-    Sha256(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
-}
-
 /// What is fixed before a drill: committed in its first event.
 pub fn plan_of(scenario: &Scenario, request: &Request) -> Plan {
     Plan {
@@ -463,7 +457,7 @@ pub fn plan_of(scenario: &Scenario, request: &Request) -> Plan {
         system: scenario.system.clone(),
         criticality: scenario.criticality,
         plan: scenario.plan.clone(),
-        scenario_sha256: sha256_of(scenario),
+        scenario_sha256: sha256(scenario.text.as_bytes()),
         scenario_blake3: Blake3(*blake3::hash(scenario.text.as_bytes()).as_bytes()),
         objectives: scenario.objectives.clone(),
         trigger: request.trigger.clone(),

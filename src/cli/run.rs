@@ -50,11 +50,14 @@ pub(super) async fn run(cli: &Cli, app: &App, args: &RunArgs) -> Result<Exit, Fa
     if cli.json {
         output::json(&reports)?;
     }
-    // both are tried, whatever becomes of the first
-    let (archived, anchored) = (super::archive::after_drills(cli, app).await, super::ledger::after_drills(cli, app).await);
-    archived?;
-    anchored?;
+    after_drills(cli, app).await?;
     Ok(exit)
+}
+
+/// Carries evidence and ledger to where the settings say. Both are tried, whatever becomes of the first.
+pub(super) async fn after_drills(cli: &Cli, app: &App) -> Result<(), Failure> {
+    let (archived, anchored) = (super::archive::after_drills(cli, app).await, super::ledger::after_drills(cli, app).await);
+    archived.and(anchored).map(drop)
 }
 
 /// Runs one drill and shows what happens meanwhile.

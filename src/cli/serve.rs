@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::Cli;
 use super::output;
-use super::run::{cancel_on_signals, exit_of, not_recorded, show, summary_json};
+use super::run::{after_drills, cancel_on_signals, exit_of, not_recorded, show, summary_json};
 use super::{Exit, Failure};
 use crate::app::{App, AppError, Daemon, ServeError};
 use crate::domain::{Elapsed, Period, ScenarioName};
@@ -121,10 +121,7 @@ pub(super) async fn due(cli: &Cli, app: Arc<App>, every: Period) -> Result<Exit,
     } else if nothing {
         output::line("nothing is due")?;
     }
-    // both are tried, whatever becomes of the first
-    let (archived, anchored) = (super::archive::after_drills(cli, &app).await, super::ledger::after_drills(cli, &app).await);
-    archived?;
-    anchored?;
+    after_drills(cli, &app).await?;
     Ok(exit)
 }
 

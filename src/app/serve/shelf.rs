@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::super::sha256_of;
 use crate::config::load_scenario;
 use crate::domain::{Scenario, ScenarioName, Schedule, Sha256};
+use crate::evidence::sha256;
 
 /// All scenarios of a directory.
 #[derive(Debug)]
@@ -82,8 +82,11 @@ impl Shelf {
                 }
             };
             if self.files.get(&path).is_none_or(|filed| filed.looks != looks) {
-                let content =
-                    read(&path).map(|scenario| Seen { sha256: sha256_of(&scenario), schedule: scenario.schedule, name: scenario.name });
+                let content = read(&path).map(|scenario| Seen {
+                    sha256: sha256(scenario.text.as_bytes()),
+                    schedule: scenario.schedule,
+                    name: scenario.name,
+                });
                 self.files.insert(path, Filed { looks, content });
             }
         }
@@ -122,7 +125,7 @@ impl Shelf {
         };
         let scenario = read(path)?;
         // changed this very moment: it is entered as changed first
-        if sha256_of(&scenario) == seen.sha256 { Ok(scenario) } else { Err(format!("{} is being changed", path.display())) }
+        if sha256(scenario.text.as_bytes()) == seen.sha256 { Ok(scenario) } else { Err(format!("{} is being changed", path.display())) }
     }
 }
 
