@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::args::Cli;
 use super::output;
@@ -15,14 +13,10 @@ use crate::app::{App, AppError, Daemon, ServeError};
 use crate::domain::{Elapsed, Period, ScenarioName};
 use crate::evidence::SealedEvidence;
 
-/// So often it is looked whether something is to be carried to archive and anchors.
-const CARRY: Duration = Duration::from_secs(60);
-
 pub(super) async fn run(app: Arc<App>) -> Result<Exit, Failure> {
     let cancel = cancel_on_signals();
     let now = app.clock.now();
-    let mut daemon = Daemon::start(Arc::clone(&app), now, cancel.clone()).await.map_err(not_serving)?;
-    let carrier = carry(app, cancel).map_err(|e| Failure::new(Exit::Inconclusive, e))?;
+    let mut daemon = Daemon::start(app, now, cancel).await.map_err(not_serving)?;
     tell_systemd(&[NotifyState::Ready]);
     tracing::info!(scenarios = daemon.keeper().memory().scenarios.len(), "schedules are kept");
     daemon
@@ -31,57 +25,10 @@ pub(super) async fn run(app: Arc<App>) -> Result<Exit, Failure> {
             let status = format!("{scheduled} scheduled scenarios, {} drills run", daemon.running());
             tell_systemd(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
         })
-        .await;
-    // what did not get there stays queued
-    let _ = carrier.await;
+        .await
+        .map_err(|e| Failure::new(Exit::Inconclusive, anyhow::Error::new(e).context("a thread cannot be started")))?;
     tracing::info!("schedules are no longer kept");
     Ok(Exit::Passed)
-}
-
-/// Carries evidence to the archive and the ledger's checkpoint to its anchors, on a thread of its own: a bucket that is slow or away
-/// keeps no drill waiting. Ends with the daemon.
-fn carry(app: Arc<App>, cancel: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
-    let (tell, told) = oneshot::channel();
-    let runtime = tokio::runtime::Handle::current();
-    let work = async move {
-        loop {
-            match app.push_archive().await {
-                Ok(pushed) => {
-                    pushed
-                        .archived
-                        .iter()
-                        .for_each(|of| tracing::info!(drill = %of.drill, scenario = %of.scenario, "evidence was archived"));
-                    if let Some(error) = pushed.failure {
-                        tracing::error!(%error, waiting = pushed.waiting.len(), "evidence is not in the archive; it stays queued");
-                    }
-                }
-                Err(error) => tracing::error!(%error, "evidence cannot be archived; it stays queued"),
-            }
-            let anchored = match app.due_anchors(app.clock.now()) {
-                Ok(due) => app.anchor(&due).await,
-                Err(error) => Err(error),
-            };
-            match anchored {
-                Ok(anchored) => {
-                    anchored.carried.iter().for_each(|anchor| tracing::info!(%anchor, "the ledger was anchored"));
-                    for (anchor, error) in &anchored.failed {
-                        tracing::error!(%anchor, %error, "the ledger could not be anchored");
-                    }
-                }
-                Err(error) => tracing::error!(%error, "the ledger cannot be anchored"),
-            }
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(CARRY) => {}
-            }
-        }
-    };
-    let thread = move || {
-        runtime.block_on(work);
-        let _ = tell.send(());
-    };
-    std::thread::Builder::new().name("carrier".to_owned()).spawn(thread)?;
-    Ok(told)
 }
 
 /// Nobody listens where systemd did not start this.

@@ -3,15 +3,20 @@
 //! The order of things is what makes it survive being killed at any instant: what is due is entered before it starts, what was missed is
 //! entered before anything later is, and what is remembered is written after both. A start takes up whatever the ledger has more.
 
+mod carrier;
 mod lock;
 mod shelf;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -118,8 +123,13 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Keeps schedules until it is told to end; `alive` is called each time round.
-    pub async fn run(&mut self, alive: &(dyn Fn(&Daemon) + Send + Sync)) {
+    /// Keeps schedules, and carries evidence and ledger to where the settings say, until it is told to end; `alive` is called each time
+    /// round.
+    ///
+    /// # Errors
+    /// Where a thread cannot be started.
+    pub async fn run(&mut self, alive: &(dyn Fn(&Daemon) + Send + Sync)) -> io::Result<()> {
+        let carrier = carrier::start(Arc::clone(&self.app), self.cancel.clone())?;
         while !self.cancel.is_cancelled() {
             let now = self.app.clock.now();
             let wait = match self.round(now).await {
@@ -140,6 +150,9 @@ impl Daemon {
         if let Err(error) = self.take_up() {
             tracing::error!(%error, "what the last drills came to is not remembered; the next start takes it up");
         }
+        // what it did not get away stays queued
+        let _ = carrier.await;
+        Ok(())
     }
 
     /// Starts what is due now, waits for its end, and returns how each drill ended. For those who let others keep time.
@@ -291,15 +304,13 @@ impl Daemon {
         };
         tracing::info!(scenario = %name, why = trigger.words(), "a drill starts");
         let (app, cancel, of) = (Arc::clone(&self.app), self.cancel.clone(), name.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let work = move || {
+        // one that dies, or waits for a disk, takes no other drill with it
+        let drill = move || async move {
             let progress = Arc::new(Progress::default());
-            let _ = tell.send(runtime.block_on(app.drill(&scenario, request, Vec::new(), progress, cancel)));
+            app.drill(&scenario, request, Vec::new(), progress, cancel).await
         };
-        // a thread of its own: one that dies, or waits for a disk, takes no other drill with it
-        match std::thread::Builder::new().name(format!("drill {name}")).spawn(work) {
-            Ok(_) => {
+        match on_a_thread(format!("drill {name}"), drill) {
+            Ok(told) => {
                 self.drills.spawn(async move { (of, told.await.ok()) });
                 self.running.insert(name, Running { trigger, entered: false });
             }
@@ -344,6 +355,22 @@ impl Daemon {
         // never nothing: something that stays due would spin
         Duration::try_from(left).unwrap_or_default().max(Duration::from_millis(20))
     }
+}
+
+/// Starts work on a thread of its own, and gives what it comes to; nothing where the thread died.
+fn on_a_thread<T, W>(name: String, work: impl FnOnce() -> W + Send + 'static) -> io::Result<oneshot::Receiver<T>>
+where
+    T: Send + 'static,
+    W: Future<Output = T>,
+{
+    let runtime = Handle::current();
+    let (tell, told) = oneshot::channel();
+    let thread = move || {
+        // nobody waits any more where the daemon is gone
+        let _ = tell.send(runtime.block_on(work()));
+    };
+    thread::Builder::new().name(name).spawn(thread)?;
+    Ok(told)
 }
 
 /// What crashed drills left is destroyed, and their evidence closed.
