@@ -91,7 +91,7 @@ impl App {
 }
 
 /// Directories in a directory, last name first.
-pub(super) fn newest_first(directory: &std::path::Path) -> io::Result<Vec<PathBuf>> {
+fn newest_first(directory: &std::path::Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

@@ -12,7 +12,6 @@ mod rights;
 pub mod samples;
 mod serve;
 mod standing;
-mod store;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::serve::{Broken, Claim, ServeError, Shelf};
 use super::{App, AppError};
 use crate::domain::{DrillId, ScenarioName, Timestamp};
-use crate::evidence::ledger::EntryKind;
+use crate::evidence::ledger::{Checkpoint, EntryKind, LedgerError};
 use crate::schedule::{Ended, Known, Memory, Pause, Timetable};
 use crate::state::State;
 
@@ -98,6 +98,26 @@ impl App {
         Ok(Standing { keeper: Claim::holder(self), scenarios: names.into_iter().map(stand).collect(), broken })
     }
 
+    /// Whether the ledger goes on from where it was when it was last taken up.
+    ///
+    /// # Errors
+    /// [`ServeError::OtherLedger`] where it was replaced, shortened or rewritten since.
+    pub(super) fn goes_on(&self, state: &State) -> Result<(), ServeError> {
+        let Some(kept) = state.checkpoint()? else { return Ok(()) };
+        let book = self.book()?;
+        let what = "the checkpoint that this runner remembers";
+        let directory = self.settings.ledger.0.clone();
+        let checkpoint = Checkpoint::open(&kept, book.trust(), what);
+        let goes_on = checkpoint
+            .map_err(|why| LedgerError::Refused { directory, why })
+            .and_then(|earlier| book.ledger().goes_on_from(book.trust(), &earlier, what));
+        match goes_on {
+            Ok(()) => Ok(()),
+            Err(LedgerError::Refused { why, .. }) => Err(ServeError::OtherLedger { why }),
+            Err(error) => Err(AppError::from(error).into()),
+        }
+    }
+
     /// Enters that drills of a scenario need not happen until then, or until it is resumed.
     ///
     /// # Errors
@@ -126,7 +146,7 @@ impl App {
         Ok(())
     }
 
-    /// Forgets what is remembered and takes it up from the ledger and the evidence anew: how many entries there are.
+    /// Forgets what is remembered and takes it up from the ledger anew: how many entries there are.
     ///
     /// # Errors
     /// [`ServeError`]; [`ServeError::Busy`] while somebody keeps the schedules.
@@ -137,15 +157,9 @@ impl App {
         let mut memory = Memory::default();
         let book = self.book()?;
         let Some(covering) = book.ledger().checkpoint(book.trust()).map_err(AppError::from)? else { return Ok(0) };
-        let mut drills = Vec::new();
         for entry in book.ledger().entries(book.trust(), 0).map_err(AppError::from)? {
-            let entry = entry.map_err(AppError::from)?;
-            if let EntryKind::DrillFinished { drill, .. } = &entry.entry {
-                drills.extend(self.drill_in_store(drill));
-            }
-            memory.apply(&entry);
+            memory.apply(&entry.map_err(AppError::from)?);
         }
-        state.add(&drills)?;
         state.keep(&memory, &memory.scenarios.keys().cloned().collect(), covering.as_bytes())?;
         Ok(memory.entries)
     }

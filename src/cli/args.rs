@@ -272,7 +272,7 @@ pub struct WaiveArgs {
 /// `firedrill state`
 #[derive(Debug, Subcommand)]
 pub enum StateCommand {
-    /// Forget what is remembered, and take it up anew from the ledger and the evidence
+    /// Forget what is remembered, and take it up anew from the ledger
     Rebuild,
 }
 

@@ -85,8 +85,9 @@ pub(super) fn not_serving(error: ServeError) -> Failure {
         ServeError::App(error) => not_recorded(error),
         ServeError::Busy { .. } => Failure::new(Exit::Inconclusive, error)
             .with_advice("one runner keeps the schedules of a ledger: leave it to that one, or stop it first"),
-        ServeError::State(_) => Failure::new(Exit::NotRecorded, error)
-            .with_advice("nothing is lost: `firedrill state rebuild` makes it anew from the ledger and the evidence"),
+        ServeError::State(_) => {
+            Failure::new(Exit::NotRecorded, error).with_advice("nothing is lost: `firedrill state rebuild` makes it anew from the ledger")
+        }
         ServeError::OtherLedger { .. } => Failure::new(Exit::NotRecorded, error).with_advice(
             "somebody replaced, cut or rewrote it: keep it as it is and bring back the one from before; where a new one was begun on \
              purpose, `firedrill state rebuild` takes it up",

@@ -1,10 +1,7 @@
-//! What a daemon remembers between two starts. Everything in it follows from the ledger and the evidence, and can be made anew from them.
+//! What a daemon remembers between two starts. Everything in it follows from the ledger, and can be made anew from it.
 //!
 //! - the fold of the ledger's entries ([`Memory`]), so that a start does not read a million of them;
-//! - the checkpoint up to which that goes: a log that was replaced or shortened meanwhile does not go on from it;
-//! - a line for each drill whose evidence is here ([`Drill`]), for whoever shows them.
-
-mod drills;
+//! - the checkpoint up to which that goes: a log that was replaced or shortened meanwhile does not go on from it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +13,6 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, Transactio
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use drills::Drill;
-
 use crate::domain::{DrillId, ScenarioName};
 use crate::schedule::Memory;
 
@@ -26,8 +21,6 @@ const STEPS: [&str; 1] = ["
     create table meta (name text primary key, value blob not null) strict, without rowid;
     create table scenarios (name text primary key, known text not null) strict, without rowid;
     create table open_drills (id text primary key, running text not null) strict, without rowid;
-    create table drills (id text primary key, scenario text not null, drill text not null) strict, without rowid;
-    create index drills_of_scenario on drills (scenario, id desc);
 "];
 
 /// Today's form.

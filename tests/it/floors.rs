@@ -21,7 +21,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("report", &["domain", "evidence"]),
     ("drill", &["domain", "clock", "codec", "tree", "vault", "sandbox", "restore", "checks", "evidence"]),
     ("schedule", &["domain", "clock", "evidence", "drill"]),
-    ("state", &["domain", "evidence", "schedule"]),
+    ("state", &["domain", "schedule"]),
     ("config", &["domain", "storage", "checks", "schedule"]),
     (
         "cli",

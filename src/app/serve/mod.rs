@@ -232,7 +232,7 @@ impl Daemon {
         if looks == self.taken_up {
             return Ok(());
         }
-        let (mut touched, mut drills) = (BTreeSet::new(), Vec::new());
+        let mut touched = BTreeSet::new();
         let book = self.app.book()?;
         let Some(covering) = book.ledger().checkpoint(book.trust()).map_err(AppError::from)? else { return Ok(()) };
         for entry in book.ledger().entries(book.trust(), self.keeper.memory().entries).map_err(AppError::from)? {
@@ -243,12 +243,8 @@ impl Daemon {
             {
                 running.entered = true;
             }
-            if let EntryKind::DrillFinished { drill, .. } = &entry.entry {
-                drills.extend(self.app.drill_in_store(drill));
-            }
             touched.extend(self.keeper.apply(&entry));
         }
-        self.state.add(&drills)?;
         self.state.keep(self.keeper.memory(), &touched, covering.as_bytes())?;
         self.taken_up = looks;
         Ok(())
