@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::EvidenceError;
 
@@ -13,7 +14,9 @@ use super::EvidenceError;
 /// [`EvidenceError::Write`].
 pub fn check_writable(store: &Path) -> Result<(), EvidenceError> {
     fs::create_dir_all(store).map_err(EvidenceError::write(store))?;
-    let probe = store.join(format!(".writable-{}", std::process::id()));
+    // several drills of one process ask at once
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let probe = store.join(format!(".writable-{}-{}", std::process::id(), ASKED.fetch_add(1, Ordering::Relaxed)));
     let written = File::create(&probe).and_then(|mut file| file.write_all(b"?").and_then(|()| file.sync_all()));
     let removed = fs::remove_file(&probe);
     written.and(removed).map_err(EvidenceError::write(store))
@@ -96,5 +99,16 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(matches!(check_writable(&file), Err(EvidenceError::Write { .. })));
         assert!(matches!(check_writable(&file.join("below")), Err(EvidenceError::Write { .. })));
+    }
+
+    #[test]
+    fn drills_of_one_process_that_ask_at_once_do_not_hinder_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let asking = |_| scope.spawn(|| (0..100).for_each(|_| check_writable(dir.path()).unwrap()));
+            let threads: Vec<_> = (0..8).map(asking).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
     }
 }
