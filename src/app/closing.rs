@@ -99,10 +99,6 @@ fn free_lock(path: &Path) -> Option<fs::File> {
 fn close(app: &App, path: &Path, reaped: &[Reaped]) -> Result<Option<Closed>, AppError> {
     let (mut journal, read) = Journal::resume(path).map_err(RecordError::from)?;
     let mut events = read.events;
-    // where nothing was ever entered, this was not either
-    if events.is_empty() && !app.settings.ledger.0.exists() {
-        return Ok(None);
-    }
     let book = app.book()?;
     let Some(last) = events.last().cloned() else {
         // it may have been entered, and then nothing more
