@@ -75,6 +75,8 @@ pub struct Daemon {
     most: usize,
     /// What the ledger's checkpoint looked like when its entries were taken up.
     taken_up: Option<(u64, i64, i64)>,
+    /// Scenarios of which something was taken up that is not remembered yet: a disk may be full for a while.
+    touched: BTreeSet<ScenarioName>,
     reaped: Option<Timestamp>,
     cancel: CancellationToken,
     _claim: Claim,
@@ -114,6 +116,7 @@ impl Daemon {
             running: BTreeMap::new(),
             most,
             taken_up: None,
+            touched: BTreeSet::new(),
             reaped: None,
             cancel,
             _claim: claim,
@@ -232,7 +235,6 @@ impl Daemon {
         if looks == self.taken_up {
             return Ok(());
         }
-        let mut touched = BTreeSet::new();
         let book = self.app.book()?;
         let Some(covering) = book.ledger().checkpoint(book.trust()).map_err(AppError::from)? else { return Ok(()) };
         for entry in book.ledger().entries(book.trust(), self.keeper.memory().entries).map_err(AppError::from)? {
@@ -243,9 +245,10 @@ impl Daemon {
             {
                 running.entered = true;
             }
-            touched.extend(self.keeper.apply(&entry));
+            self.touched.extend(self.keeper.apply(&entry));
         }
-        self.state.keep(self.keeper.memory(), &touched, covering.as_bytes())?;
+        self.state.keep(self.keeper.memory(), &self.touched, covering.as_bytes())?;
+        self.touched.clear();
         self.taken_up = looks;
         Ok(())
     }
