@@ -95,6 +95,13 @@ impl Keeper {
         self.look_again(scenario);
     }
 
+    /// What kept a drill of the scenario from being entered may be mended: it need not wait.
+    pub fn try_again(&mut self, scenario: &ScenarioName) {
+        if self.held.remove(scenario).is_some() {
+            self.look_again(scenario);
+        }
+    }
+
     /// Every scenario is to be looked at: what was to be entered for some could not be.
     pub fn look_at_all(&mut self) {
         let names: Vec<ScenarioName> = self.memory.scenarios.keys().cloned().collect();

@@ -263,7 +263,9 @@ impl Daemon {
 
     /// Enters scenarios that are new, changed or gone.
     fn look_at_scenarios(&mut self, now: Timestamp) -> Result<(), ServeError> {
-        self.shelf.look();
+        for name in self.shelf.look() {
+            self.keeper.try_again(&name);
+        }
         let (seen, broken) = self.shelf.sorted();
         let known = &self.keeper.memory().scenarios;
         let mut kinds = Vec::new();

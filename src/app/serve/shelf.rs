@@ -60,13 +60,14 @@ impl Shelf {
         Self { directory: directory.to_owned(), files: BTreeMap::new(), unlisted: None }
     }
 
-    /// Looks whether files came, went or changed.
-    pub fn look(&mut self) {
+    /// Looks whether files came, went or changed, and gives the scenarios that were read from them anew.
+    pub fn look(&mut self) -> Vec<ScenarioName> {
+        let mut read_anew = Vec::new();
         let paths = match list(&self.directory) {
             Ok(paths) => paths,
             Err(error) => {
                 self.unlisted = Some(error.to_string());
-                return;
+                return read_anew;
             }
         };
         self.unlisted = None;
@@ -87,9 +88,11 @@ impl Shelf {
                     schedule: scenario.schedule,
                     name: scenario.name,
                 });
+                read_anew.extend(content.as_ref().ok().map(|seen| seen.name.clone()));
                 self.files.insert(path, Filed { looks, content });
             }
         }
+        read_anew
     }
 
     /// Scenarios by name, and files that cannot be used: the second one of a name is one of these.
